@@ -1,0 +1,1 @@
+//! Benchmark programs and peers; run by cargo xtask bench.

@@ -1,0 +1,1 @@
+//! Strict local stand-ins for the external protocols that Longhouse speaks.

@@ -1,0 +1,1 @@
+//! API keys, tokens and the claims that requests act under.

@@ -1,0 +1,1 @@
+//! The HTTP front door: listener, limits, headers, WebSocket upgrades, drain.

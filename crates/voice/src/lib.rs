@@ -1,0 +1,1 @@
+//! Voice sessions: callers, upstreams and the session core between them.
