@@ -1,5 +1,8 @@
 //! Managed cluster, pools, role transactions, bootstrap schema and migrations.
 
 mod claims;
+mod pool;
 
 pub use claims::Claims;
+pub use pool::{Acting, Database, DatabaseOptions, Error, RoleTransaction, ServiceReason, connect_client};
+pub use tokio_postgres;

@@ -1,0 +1,193 @@
+//! Statements that run as somebody: role, claims and statement leave in one round trip.
+
+use deadpool_postgres::Object;
+use futures_util::join;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, Statement};
+
+use super::{Database, Error};
+
+/// Why a piece of system work must pass row-level security. Shows up in debug logs.
+#[derive(Debug, Clone, Copy)]
+pub struct ServiceReason(pub(super) &'static str);
+
+impl ServiceReason {
+    /// States the reason, e.g. `"close calls that a crashed server left open"`.
+    pub const fn because(reason: &'static str) -> Self {
+        Self(reason)
+    }
+}
+
+/// Sets what `set local role` and PostgREST's claim settings set; as a statement, so that it can be prepared.
+const ASSUME: &str = "select set_config('role', $1, true), set_config('request.jwt.claims', $2, true)";
+
+type Params<'p> = &'p [&'p (dyn ToSql + Sync)];
+
+/// A database handle that acts as one role with one set of claims.
+#[derive(Debug, Clone, Copy)]
+pub struct Acting<'a> {
+    database: &'a Database,
+    role: &'a str,
+    claims: &'a str,
+}
+
+impl<'a> Acting<'a> {
+    pub(super) fn new(database: &'a Database, role: &'a str, claims: &'a str) -> Self {
+        Self { database, role, claims }
+    }
+
+    /// Runs one statement in a transaction of its own and returns its rows. Begin, role, claims, statement
+    /// and commit are pipelined: one network round trip once the statement is prepared on the connection.
+    ///
+    /// # Errors
+    /// [`Error::Query`] with Postgres' refusal (nothing is changed), or why there is no connection.
+    pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, Error> {
+        let connection = self.database.connection().await?;
+        match self.query_on(&connection, sql, params).await {
+            Err(error) if is_stale_plan(&error) => {
+                // A migration changed a table under a prepared statement; the transaction did nothing.
+                connection.statement_cache.remove(sql, &[]);
+                self.query_on(&connection, sql, params).await
+            }
+            result => result,
+        }
+    }
+
+    async fn query_on(&self, connection: &Object, sql: &str, params: Params<'_>) -> Result<Vec<Row>, Error> {
+        let (assume, statement) = prepare_pair(connection, sql).await?;
+        let identity: [&(dyn ToSql + Sync); 2] = [&self.role, &self.claims];
+        let (begin, assumed, rows, commit) = join!(
+            connection.batch_execute("begin"),
+            connection.query(&assume, &identity),
+            connection.query(&statement, params),
+            connection.batch_execute("commit"),
+        );
+        begin?;
+        assumed?;
+        let rows = rows?;
+        commit?;
+        Ok(rows)
+    }
+
+    /// As [`Self::query`], for at most one row.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn query_opt(&self, sql: &str, params: Params<'_>) -> Result<Option<Row>, Error> {
+        Ok(self.query(sql, params).await?.into_iter().next())
+    }
+
+    /// As [`Self::query`], for a statement whose rows do not matter; returns the number of rows it changed.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn execute(&self, sql: &str, params: Params<'_>) -> Result<u64, Error> {
+        let connection = self.database.connection().await?;
+        let (assume, statement) = prepare_pair(&connection, sql).await?;
+        let identity: [&(dyn ToSql + Sync); 2] = [&self.role, &self.claims];
+        let (begin, assumed, count, commit) = join!(
+            connection.batch_execute("begin"),
+            connection.query(&assume, &identity),
+            connection.execute(&statement, params),
+            connection.batch_execute("commit"),
+        );
+        begin?;
+        assumed?;
+        let count = count?;
+        commit?;
+        Ok(count)
+    }
+
+    /// Opens a transaction for several statements. Dropped without [`RoleTransaction::commit`], it rolls back.
+    ///
+    /// # Errors
+    /// Why there is no connection, or that the role may not be assumed.
+    pub async fn transaction(&self) -> Result<RoleTransaction, Error> {
+        let connection = self.database.connection().await?;
+        let assume = connection.prepare_cached(ASSUME).await?;
+        let transaction = RoleTransaction { connection: Some(connection) };
+        let identity: [&(dyn ToSql + Sync); 2] = [&self.role, &self.claims];
+        let (begin, assumed) = {
+            let connection = transaction.connection();
+            join!(connection.batch_execute("begin"), connection.query(&assume, &identity))
+        };
+        begin?;
+        assumed?;
+        Ok(transaction)
+    }
+}
+
+fn is_stale_plan(error: &Error) -> bool {
+    error.sql_state() == Some(&SqlState::FEATURE_NOT_SUPPORTED)
+        && matches!(error, Error::Query(e) if e.to_string().contains("cached plan") || e.as_db_error().is_some_and(|e| e.message().contains("cached plan")))
+}
+
+async fn prepare_pair(connection: &Object, sql: &str) -> Result<(Statement, Statement), Error> {
+    let (assume, statement) = join!(connection.prepare_cached(ASSUME), connection.prepare_cached(sql));
+    Ok((assume?, statement?))
+}
+
+/// Several statements that act as one role and commit together.
+#[derive(Debug)]
+pub struct RoleTransaction {
+    connection: Option<Object>,
+}
+
+impl RoleTransaction {
+    fn connection(&self) -> &Object {
+        self.connection.as_ref().expect("present until commit or drop")
+    }
+
+    /// Runs a statement and returns its rows.
+    ///
+    /// # Errors
+    /// Postgres' refusal; the transaction can then only roll back.
+    pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, Error> {
+        let statement = self.connection().prepare_cached(sql).await?;
+        Ok(self.connection().query(&statement, params).await?)
+    }
+
+    /// Runs a statement and returns at most one row.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn query_opt(&self, sql: &str, params: Params<'_>) -> Result<Option<Row>, Error> {
+        Ok(self.query(sql, params).await?.into_iter().next())
+    }
+
+    /// Runs a statement and returns the number of rows it changed.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn execute(&self, sql: &str, params: Params<'_>) -> Result<u64, Error> {
+        let statement = self.connection().prepare_cached(sql).await?;
+        Ok(self.connection().execute(&statement, params).await?)
+    }
+
+    /// Makes everything permanent.
+    ///
+    /// # Errors
+    /// Deferred constraints, or a lost connection (then the outcome is unknown).
+    pub async fn commit(mut self) -> Result<(), Error> {
+        let connection = self.connection.take().expect("present until commit or drop");
+        connection.batch_execute("commit").await?;
+        Ok(())
+    }
+}
+
+impl Drop for RoleTransaction {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        // The connection goes back to the pool only after the rollback, so nobody inherits the role.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if connection.batch_execute("rollback").await.is_err() {
+                    drop(Object::take(connection));
+                }
+            });
+        } else {
+            drop(Object::take(connection));
+        }
+    }
+}
