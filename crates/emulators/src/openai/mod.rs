@@ -1,0 +1,1 @@
+//! A strict `OpenAI` Realtime (GA) server over WebSocket.

@@ -1,0 +1,3 @@
+//! Integration tests of the emulators, over real sockets and real audio.
+
+mod speech;
