@@ -133,7 +133,7 @@ impl Upgrade {
                         session(socket).await;
                     }
                     Ok(Err(error)) => {
-                        tracing::debug!(%error, "the client left during the WebSocket handshake")
+                        tracing::debug!(%error, "the client left during the WebSocket handshake");
                     }
                     Err(_) => tracing::debug!("the WebSocket handshake was not finished in time"),
                 }

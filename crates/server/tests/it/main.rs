@@ -1,4 +1,5 @@
 //! The front door over real sockets.
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test, also in the tests' own functions
 
 mod http;
 mod lifecycle;
