@@ -16,7 +16,11 @@ use clap::{Parser, Subcommand};
 
 /// Chores of the Longhouse project. Each does its own set-up.
 #[derive(Parser)]
-#[command(name = "cargo xtask", after_help = "Example:\n  cargo xtask dev\n  cargo xtask test")]
+#[command(
+    name = "xtask",
+    bin_name = "cargo xtask",
+    after_help = "Example:\n  cargo xtask dev\n  cargo xtask test"
+)]
 struct Arguments {
     #[command(subcommand)]
     chore: Chore,

@@ -22,6 +22,10 @@ pub(crate) fn dev(arguments: &[String]) -> Result<(), Error> {
 pub(crate) fn test(filters: &[String]) -> Result<(), Error> {
     setup::ensure(Purpose::Test)?;
     let target = Metadata::read()?.target_directory;
+    if needs_binary(filters) {
+        // The end-to-end tests start the binary, which their package cannot depend on.
+        process::run(process::cargo().args(["build", "--package", "longhouse"]))?;
+    }
     // Examples in the documentation first, so that the runner's summary of all other tests closes the output.
     let examples = if filters.is_empty() {
         process::run(process::cargo().args(["test", "--workspace", "--doc", "--quiet"]))
@@ -38,10 +42,7 @@ pub(crate) fn test(filters: &[String]) -> Result<(), Error> {
 
 fn nextest_arguments(filters: &[String]) -> Vec<String> {
     let mut words = vec!["nextest".to_owned(), "run".to_owned()];
-    let chooses_package = filters.iter().any(|word| {
-        word == "-p" || word == "--package" || word.starts_with("--package=") || word == "--workspace"
-    });
-    if !chooses_package {
+    if !chooses_package(filters) {
         words.push("--workspace".to_owned());
     }
     if filters.is_empty() {
@@ -52,18 +53,30 @@ fn nextest_arguments(filters: &[String]) -> Vec<String> {
     words
 }
 
+fn chooses_package(filters: &[String]) -> bool {
+    let names = |word: &String| word == "-p" || word.starts_with("--package") || word == "--workspace";
+    filters.iter().any(names)
+}
+
+fn needs_binary(filters: &[String]) -> bool {
+    !chooses_package(filters)
+        || filters.iter().any(|word| word.ends_with("longhouse-tests") || word == "--workspace")
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
 
-    use super::nextest_arguments;
+    use super::{needs_binary, nextest_arguments};
 
     #[rstest]
-    #[case(&[], "nextest run --workspace --no-fail-fast")]
-    #[case(&["drain"], "nextest run --workspace drain")]
-    #[case(&["-p", "xtask", "layers"], "nextest run -p xtask layers")]
-    fn filters_narrow_the_run(#[case] filters: &[&str], #[case] expected: &str) {
+    #[case(&[], "nextest run --workspace --no-fail-fast", true)]
+    #[case(&["drain"], "nextest run --workspace drain", true)]
+    #[case(&["-p", "xtask", "layers"], "nextest run -p xtask layers", false)]
+    #[case(&["--package=longhouse-tests"], "nextest run --package=longhouse-tests", true)]
+    fn filters_narrow_the_run(#[case] filters: &[&str], #[case] expected: &str, #[case] binary: bool) {
         let filters: Vec<String> = filters.iter().map(|&word| word.to_owned()).collect();
         assert_eq!(nextest_arguments(&filters).join(" "), expected);
+        assert_eq!(needs_binary(&filters), binary);
     }
 }
