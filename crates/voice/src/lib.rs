@@ -1,1 +1,6 @@
 //! Voice sessions: callers, upstreams and the session core between them.
+
+pub mod audio;
+pub mod callers;
+pub mod session;
+pub mod upstreams;

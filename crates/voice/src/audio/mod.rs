@@ -1,0 +1,4 @@
+//! Codecs and sample rates. Telephone audio is G.711 at 8 kHz; speech models take 16 or 24 kHz PCM.
+
+pub mod g711;
+pub mod resample;

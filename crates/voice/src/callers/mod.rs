@@ -1,0 +1,3 @@
+//! Where callers come from. Each protocol turns its frames into session events and back.
+
+pub mod twilio;
