@@ -43,16 +43,15 @@ pub(crate) const REALTIME: Rule = Rule {
 pub(crate) fn parse(text: &str, rule: &Rule) -> Result<Url, Problem> {
     let example = || format!("Write it as `{}`.", rule.example);
     let shown = masked(text);
+    if !text.contains("://") {
+        // Without a scheme it may be anything, a key pasted into the wrong place included: it is not shown.
+        return Err(Problem::new(
+            "has no scheme",
+            format!("Start it with `{}://`. {}", rule.schemes[0], example()),
+        ));
+    }
     let Ok(url) = Url::parse(text) else {
-        let wanted = rule.schemes[0];
-        return Err(if text.contains("://") {
-            Problem::new(format!("`{shown}` is not a URL"), example())
-        } else {
-            Problem::new(
-                format!("`{shown}` has no scheme"),
-                format!("Start it with `{wanted}://`. {}", example()),
-            )
-        });
+        return Err(Problem::new(format!("`{shown}` is not a URL"), example()));
     };
     check_scheme(&url, &shown, rule)?;
     if url.host().is_none() {
@@ -122,10 +121,7 @@ fn is_loopback(url: &Url) -> bool {
 
 /// Hides whatever a URL, or what was meant as one, may hold in confidence: user information, query and fragment.
 pub(crate) fn masked(text: &str) -> String {
-    let (before, after) = match text.find("://") {
-        Some(at) => text.split_at(at + 3),
-        None => ("", text),
-    };
+    let (before, after) = text.split_at(text.find("://").map_or(0, |at| at + 3));
     let hidden = match after.rfind('@') {
         Some(at) => format!("{before}***@{}", &after[at + 1..]),
         None => format!("{before}{after}"),
