@@ -1,7 +1,9 @@
 //! Managed cluster, pools, role transactions, bootstrap schema and migrations.
 
+pub mod bootstrap;
 mod claims;
 pub mod cluster;
+pub mod migrations;
 mod pool;
 #[cfg(feature = "testing")]
 pub mod testing;
