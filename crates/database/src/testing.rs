@@ -150,6 +150,8 @@ impl TestDatabase {
     ) -> Result<Self, TestingError> {
         let template = format!("template_{}", &hex::encode(Sha256::digest(template))[..24]);
         let client = cluster.connect().await?;
+        // First, so that a clean-up by another test spares it.
+        stamp(cluster, &template)?;
         if !exists(&client, &template).await? {
             let lock = locked(&cluster.dir, "templates.lock").await?;
             if !exists(&client, &template).await? {
@@ -158,7 +160,6 @@ impl TestDatabase {
             }
             drop(lock);
         }
-        stamp(cluster, &template)?;
         drop_leftovers(&client).await?;
         let name = format!("t_{}_{}", std::process::id(), Uuid::now_v7().simple());
         clone_database(&client, &template, &name).await?;

@@ -107,6 +107,16 @@ pub enum ClusterError {
         /// Bytes that are needed; 0 when Postgres itself ran out.
         needed: u64,
     },
+    /// A program of Postgres cannot be run.
+    #[error("{user} cannot run {}: {source}; make it readable and executable for that user", program.display())]
+    Run {
+        /// The program.
+        program: PathBuf,
+        /// Who tried.
+        user: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// `initdb` failed for another reason.
     #[error("creating the database failed; correct what initdb reports and start again: {output}")]
     Initdb {

@@ -21,6 +21,9 @@ const ROOM_TO_CREATE: u64 = 100 << 20;
 /// Room that an existing one needs to start: two segments of write-ahead log.
 const ROOM_TO_START: u64 = 32 << 20;
 
+/// As root we open no link that somebody else may have planted.
+pub(super) const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+
 /// Paths of one cluster.
 #[derive(Debug, Clone)]
 pub(super) struct Folder {
@@ -160,7 +163,7 @@ impl Lock {
         let path = dir.join("lock");
         let refused = ClusterError::folder;
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(NO_FOLLOW);
         let mut file = options.open(&path).map_err(refused(&path))?;
         match file.try_lock() {
             Ok(()) => {}

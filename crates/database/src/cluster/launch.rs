@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use secrecy::ExposeSecret as _;
 use tokio::process::{Child, Command};
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::account::Account;
 use super::binaries::Binaries;
 use super::credentials::{Credentials, Login};
 use super::error::ClusterError;
-use super::folder::{Folder, sync, write_private};
+use super::folder::{Folder, NO_FOLLOW, sync, write_private};
 use super::process::{self, Found};
 use super::settings::{self, Durability};
 
@@ -122,7 +123,7 @@ impl Launcher {
     /// attempt leaves nothing that could be taken for a database.
     pub(super) async fn initialise(&self, credentials: &Credentials) -> Result<(), ClusterError> {
         let home = &self.folder.home;
-        self.clear_attempts()?;
+        self.clear_attempts().await?;
         let started = Instant::now();
         let attempt: u64 = rand::random();
         let new = home.join(format!("data.new-{attempt:016x}"));
@@ -144,11 +145,12 @@ impl Launcher {
             let conf = new.join("postgresql.conf");
             let text = fs::read_to_string(&conf).map_err(ClusterError::folder(&conf))?;
             write_private(&conf, &(text + settings::INCLUDE), self.account.as_ref())?;
+            write_private(&new.join("local.conf"), settings::LOCAL, self.account.as_ref())?;
             let data = self.folder.data();
             fs::rename(&new, &data).and_then(|()| sync(home)).map_err(ClusterError::folder(&data))
         };
         let result = finish();
-        let cleared = self.clear_attempts();
+        let cleared = self.clear_attempts().await;
         result?;
         cleared?;
         debug!(elapsed = ?started.elapsed(), "created the database");
@@ -164,8 +166,7 @@ impl Launcher {
         let output = tokio::time::timeout(INITDB_LIMIT, command.output()).await.map_err(|_| {
             ClusterError::Initdb { output: format!("initdb took more than {} s", INITDB_LIMIT.as_secs()) }
         })?;
-        let program = self.binaries.program("initdb");
-        let output = output.map_err(ClusterError::folder(program))?;
+        let output = output.map_err(|source| self.cannot_run("initdb", source))?;
         if output.status.success() {
             return Ok(());
         }
@@ -175,16 +176,28 @@ impl Launcher {
         Err(known.unwrap_or_else(|| ClusterError::Initdb { output: tail(&text) }))
     }
 
-    /// Removes what interrupted attempts left.
-    fn clear_attempts(&self) -> Result<(), ClusterError> {
+    /// Removes what interrupted attempts left. Their `initdb` may still be writing for a moment; without its
+    /// folder it ends.
+    async fn clear_attempts(&self) -> Result<(), ClusterError> {
         let home = &self.folder.home;
+        let until = Instant::now() + ORPHAN_LIMIT;
         for entry in fs::read_dir(home).map_err(ClusterError::folder(home))?.flatten() {
-            let name = entry.file_name();
+            let (name, path) = (entry.file_name(), entry.path());
             let name = name.to_string_lossy();
-            if name.starts_with("data.new-") {
-                fs::remove_dir_all(entry.path()).map_err(ClusterError::folder(entry.path()))?;
-            } else if name.starts_with("initdb-password-") {
-                fs::remove_file(entry.path()).map_err(ClusterError::folder(entry.path()))?;
+            if name.starts_with("initdb-password-") {
+                fs::remove_file(&path).map_err(ClusterError::folder(&path))?;
+            }
+            if !name.starts_with("data.new-") {
+                continue;
+            }
+            while let Err(error) = fs::remove_dir_all(&path) {
+                if error.kind() == std::io::ErrorKind::NotFound {
+                    break;
+                }
+                if Instant::now() >= until {
+                    return Err(ClusterError::folder(&path)(error));
+                }
+                tokio::time::sleep(POLL).await;
             }
         }
         Ok(())
@@ -216,15 +229,20 @@ impl Launcher {
 
     /// Starts Postgres and returns when it accepts connections.
     ///
-    /// Cancelling this leaves the started server running; the next start adopts it.
-    pub(super) async fn launch(&self, port: u16) -> Result<Server, ClusterError> {
+    /// Cancelling this leaves the started server running, and the next start adopts it; a `stop` ends it.
+    pub(super) async fn launch(
+        &self,
+        port: u16,
+        stop: Option<&watch::Receiver<bool>>,
+    ) -> Result<Server, ClusterError> {
         let data = self.folder.data();
         self.prepare(port).await?;
         let mark = LogMark::new(&self.folder.log());
         let path = self.folder.startup_log();
         let open = || {
             let mut options = OpenOptions::new();
-            let file = options.create(true).write(true).truncate(true).mode(0o600).open(&path)?;
+            options.create(true).write(true).truncate(true).mode(0o600).custom_flags(NO_FOLLOW);
+            let file = options.open(&path)?;
             Ok((file.try_clone()?, file))
         };
         let (stdout, stderr) = open().map_err(ClusterError::folder(&path))?;
@@ -232,8 +250,7 @@ impl Launcher {
         command.arg("-D").arg(&data).stdout(stdout).stderr(stderr);
         // Its own process group: ctrl-C on the terminal is for Longhouse, which drains before it stops Postgres.
         command.process_group(0);
-        let program = self.binaries.program("postgres");
-        let mut child = command.spawn().map_err(ClusterError::folder(program))?;
+        let mut child = command.spawn().map_err(|source| self.cannot_run("postgres", source))?;
         let pid = child.id();
         let started = Instant::now();
         let mut told = started;
@@ -244,6 +261,12 @@ impl Launcher {
             {
                 debug!(pid, elapsed = ?started.elapsed(), "Postgres accepts connections");
                 return Ok(Server { pid: server.pid, child: Some(child) });
+            }
+            if stop.is_some_and(|stop| *stop.borrow()) {
+                // Crash recovery takes minutes; a stop does not wait for it.
+                let pid = pid.unwrap_or_default();
+                Server { pid, child: Some(child) }.stop().await?;
+                return Err(self.failure(&mark, "it was stopped while starting"));
             }
             if let Ok(Some(status)) = child.try_wait() {
                 let output = self.output(&mark);
@@ -285,25 +308,32 @@ impl Launcher {
         write_private(&data.join(settings::FILE), &self.config(port), self.account.as_ref())
     }
 
-    /// A pid file that names another program (its number was reused after a crash) would keep Postgres from
-    /// starting. The file also guards the shared memory of backends that outlive a killed server, so it
-    /// goes only when none is left.
+    /// The pid file of a dead server also guards the shared memory of its last backends: starting waits for
+    /// them. Then a file that names another program (its number was reused after a crash) or a zombie is
+    /// removed, because Postgres would believe it.
     async fn clear_stale_pid(&self, data: &Path) -> Result<(), ClusterError> {
         let until = Instant::now() + ORPHAN_LIMIT;
-        loop {
-            if process::inspect(data) != Found::Stale {
-                return Ok(());
-            }
+        while process::has_pid_file(data) {
             let pids = process::working_in(data);
             if pids.is_empty() {
-                warn!(folder = %data.display(), "removing a stale postmaster.pid: its process is another program");
+                if process::inspect(data) != Found::Stale {
+                    return Ok(());
+                }
+                warn!(folder = %data.display(), "removing a stale postmaster.pid: its process is no Postgres on these data");
                 return process::remove_pid_file(data).map_err(ClusterError::folder(data));
             }
             if Instant::now() >= until {
                 return Err(ClusterError::Orphans { path: data.to_owned(), pids });
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(POLL).await;
         }
+        Ok(())
+    }
+
+    fn cannot_run(&self, program: &str, source: std::io::Error) -> ClusterError {
+        let user =
+            self.account.as_ref().map_or_else(|| "this user".to_owned(), |account| account.name.clone());
+        ClusterError::Run { program: self.binaries.program(program), user, source }
     }
 
     fn failure(&self, mark: &LogMark, otherwise: &str) -> ClusterError {

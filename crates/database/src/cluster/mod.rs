@@ -268,7 +268,7 @@ pub(crate) async fn attach(options: ClusterOptions) -> Result<Attached, ClusterE
         launcher.initialise(&credentials).await?;
     }
     let server = loop {
-        match launcher.launch(chosen).await {
+        match launcher.launch(chosen, None).await {
             Err(ClusterError::PortInUse { .. }) if refused.len() < PORT_TRIES => {
                 refused.push(chosen);
                 chosen = port.choose(remembered, &refused)?;

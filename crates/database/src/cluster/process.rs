@@ -33,12 +33,18 @@ pub(super) enum Found {
     Nothing,
     /// A Postgres serves these data.
     Running(Postmaster),
-    /// `postmaster.pid` is unreadable, or names a process that is another program.
+    /// `postmaster.pid` is unreadable, or names another program or a dead process that nobody has reaped (some
+    /// containers' first process never does); Postgres itself would believe it.
     Stale,
 }
 
 fn pid_file(data: &Path) -> PathBuf {
     data.join("postmaster.pid")
+}
+
+/// Is a `postmaster.pid` there, true or not?
+pub(super) fn has_pid_file(data: &Path) -> bool {
+    pid_file(data).exists()
 }
 
 /// Reads `postmaster.pid` without checking it.
@@ -48,12 +54,12 @@ pub(super) fn read(data: &Path) -> Option<Postmaster> {
 
 /// Looks for the data folder's server.
 pub(super) fn inspect(data: &Path) -> Found {
-    if !pid_file(data).exists() {
+    if !has_pid_file(data) {
         return Found::Nothing;
     }
     match read(data) {
         None => Found::Stale,
-        Some(server) if !alive(server.pid) => Found::Nothing,
+        Some(server) if !exists(server.pid) => Found::Nothing,
         Some(server) if serves(server.pid, data) => Found::Running(server),
         Some(_) => Found::Stale,
     }
@@ -101,16 +107,17 @@ pub(super) fn working_in(data: &Path) -> Vec<u32> {
     pids.collect()
 }
 
-/// Does the process exist? One that has ended but was not reaped does not count.
+/// Does the process run? One that has ended but was not reaped does not.
 pub(crate) fn alive(pid: u32) -> bool {
-    let Some(raw) = pid_of(pid) else { return false };
-    match rustix::process::test_kill_process(raw) {
-        Ok(()) | Err(rustix::io::Errno::PERM) => {}
-        Err(_) => return false,
-    }
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name in brackets may hold anything; the state follows the last bracket.
-    !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
+    exists(pid) && !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
+}
+
+/// Is the number taken?
+fn exists(pid: u32) -> bool {
+    let sent = pid_of(pid).map(rustix::process::test_kill_process);
+    matches!(sent, Some(Ok(()) | Err(rustix::io::Errno::PERM)))
 }
 
 /// Sends a signal; a process that is gone is no error.
@@ -156,7 +163,8 @@ mod tests {
             std::thread::yield_now();
         }
         write(FILE.replace("4242", &pid.to_string()));
-        assert_eq!(inspect(dir.path()), Found::Nothing, "a zombie serves nobody");
+        assert_eq!(inspect(dir.path()), Found::Stale, "a zombie serves nobody");
         child.wait().unwrap();
+        assert_eq!(inspect(dir.path()), Found::Nothing);
     }
 }

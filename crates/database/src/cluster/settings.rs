@@ -18,6 +18,10 @@ pub(super) const FILE: &str = "longhouse.conf";
 /// Appended once to `postgresql.conf`; what a person adds goes into `local.conf` and wins.
 pub(super) const INCLUDE: &str = "\ninclude = 'longhouse.conf'\ninclude_if_exists = 'local.conf'\n";
 
+/// First content of `local.conf`.
+pub(super) const LOCAL: &str =
+    "# Your own settings; they win over longhouse.conf and take effect at the next start.\n";
+
 /// Content of `longhouse.conf`.
 pub(super) fn render(port: u16, max_connections: u16, durability: Durability, log: &Path) -> String {
     let log = log.to_string_lossy().replace('\'', "''");

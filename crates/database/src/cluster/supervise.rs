@@ -113,14 +113,14 @@ impl Supervisor {
                 () = requested(&mut self.stop) => return None,
                 () = tokio::time::sleep(self.policy.pause(*attempts)) => {}
             }
-            // Not cancelled by a stop: a half-started server must be seen through, then stopped.
-            match self.launcher.launch(self.port).await {
+            match self.launcher.launch(self.port, Some(&self.stop)).await {
                 Ok(server) => {
                     metrics::counter!("longhouse_postgres_restarts_total").increment(1);
                     info!(pid = server.pid, attempts = *attempts, "Postgres is back");
                     self.state.send_replace(ClusterState::Running);
                     return Some(server);
                 }
+                Err(_) if *self.stop.borrow() => return None,
                 Err(error) => {
                     reason = error.to_string();
                     warn!(attempts = *attempts, reason, "Postgres did not come back");

@@ -1,10 +1,11 @@
 //! The managed cluster as an operator meets it: kills, stale files, busy ports, full disks, other versions.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -164,8 +165,10 @@ async fn a_killed_postgres_comes_back_with_every_commit() {
     superuser(&cluster).await.batch_execute("create table kept as select 42 as n").await.unwrap();
     let (first, port) = (place.pid(), cluster.port());
     kill(first, Signal::KILL);
+    let killed = Instant::now();
     reaches(&cluster, |state| matches!(state, ClusterState::Restarting { .. })).await;
     reaches(&cluster, |state| *state == ClusterState::Running).await;
+    println!("back after {:?}", killed.elapsed());
     assert_ne!(place.pid(), first);
     assert_eq!(cluster.port(), port);
     assert_eq!(one(&superuser(&cluster).await, "select n::text from kept").await, "42");
@@ -281,10 +284,13 @@ async fn a_killed_longhouse_leaves_a_postgres_that_the_next_one_adopts() {
     one(&superuser(&cluster).await, "select 'works'").await;
 
     // An adopted server is watched like one of our own.
+    let killed = Instant::now();
     kill(pid, Signal::KILL);
     reaches(&cluster, |state| matches!(state, ClusterState::Restarting { .. })).await;
     reaches(&cluster, |state| *state == ClusterState::Running).await;
     one(&superuser(&cluster).await, "select 'works'").await;
+
+    println!("back after {:?}", killed.elapsed());
 
     // Other settings than the running server's take effect, by a restart in good order.
     let (pid, port) = (place.pid(), cluster.port());
@@ -403,6 +409,36 @@ async fn folders_that_cannot_hold_a_database() {
     let bin_dir = Some(place.dir.path().to_owned());
     let error = refused(ClusterOptions { bin_dir, ..options(&place.path()) }).await;
     assert!(matches!(error, ClusterError::BinDir { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn data_of_an_ordinary_user_stay_that_users_under_root() {
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: not root");
+        return;
+    }
+    let place = Place::new();
+    std::os::unix::fs::chown(place.dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    // The test program may lie in a folder that only root may enter.
+    let program = place.dir.path().join("holder");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut command = Command::new(program);
+    command.args(["--exact", "cluster::holder", "--ignored"]).env(HOLDER, place.path());
+    command.uid(NOBODY).gid(NOBODY).current_dir(place.dir.path());
+    let holder = Holder(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let mut holder = holder.ready(&place).await;
+    let pid = place.pid();
+    assert_eq!(fs::metadata(place.data()).unwrap().uid(), NOBODY);
+    holder.kill();
+
+    let cluster = starts(&place).await;
+    assert!(cluster.adopted());
+    kill(pid, Signal::KILL);
+    reaches(&cluster, |state| matches!(state, ClusterState::Restarting { .. })).await;
+    reaches(&cluster, |state| *state == ClusterState::Running).await;
+    assert_eq!(fs::metadata(format!("/proc/{}", place.pid())).unwrap().uid(), NOBODY);
+    cluster.stop().await.unwrap();
 }
 
 /// A small disk, unmounted at the end.
