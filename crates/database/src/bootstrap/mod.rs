@@ -89,7 +89,9 @@ pub struct Report {
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// The server is too old for what the schema uses.
-    #[error("this is Postgres {0}; Longhouse needs Postgres 14 to 18: upgrade the server or point DATABASE_URL at another")]
+    #[error(
+        "this is Postgres {0}; Longhouse needs Postgres 14 to 18: upgrade the server or point DATABASE_URL at another"
+    )]
     UnsupportedVersion(String),
     /// The login may not do what is needed.
     #[error(
@@ -323,11 +325,7 @@ async fn apply_once(client: &mut Client, passwords: Option<&Passwords>) -> Resul
                 "insert into longhouse.schema_versions (part, version, checksum) values ($1, $2, $3)
                  on conflict (part) do update
                  set version = excluded.version, checksum = excluded.checksum, applied_at = now()",
-                &[
-                    (&part.name, Type::TEXT),
-                    (&part.version, Type::INT4),
-                    (&checksum(part.sql), Type::TEXT),
-                ],
+                &[(&part.name, Type::TEXT), (&part.version, Type::INT4), (&checksum(part.sql), Type::TEXT)],
             )
             .await?;
     }

@@ -118,13 +118,17 @@ pub enum MigrationError {
         name: String,
     },
     /// An application's name is not one.
-    #[error("`{0}` cannot name an application's schema; use lower-case letters, digits and `_`, and no platform schema's name")]
+    #[error(
+        "`{0}` cannot name an application's schema; use lower-case letters, digits and `_`, and no platform schema's name"
+    )]
     BadApp(String),
     /// Another process holds the lock.
     #[error("another migration run has held the lock for over {0:?}{1}; wait for it to end and run again")]
     Locked(Duration, String),
     /// The ledger tables are missing.
-    #[error("this database has no Longhouse schema yet; run `longhouse serve` or `longhouse db push` against it first")]
+    #[error(
+        "this database has no Longhouse schema yet; run `longhouse serve` or `longhouse db push` against it first"
+    )]
     NotBootstrapped,
     /// The connection or one of our own queries failed.
     #[error("the database refused while {doing}: {}", describe(.source))]
@@ -236,7 +240,9 @@ impl Failure {
         let context: Vec<&str> =
             context.into_iter().flatten().flat_map(str::lines).take(6).map(str::trim_end).collect();
         let own_hint = match db.map(|db| db.code().code()) {
-            Some("55P04") => Some("put `alter type … add value` into a migration of its own, before this one"),
+            Some("55P04") => {
+                Some("put `alter type … add value` into a migration of its own, before this one")
+            }
             Some("25001" | "2D000") => Some(
                 "this cannot run inside a transaction: run it by hand and record the file with \
                  `longhouse db repair --status applied`",
@@ -251,7 +257,8 @@ impl Failure {
             snippet: text.chars().skip(first).take(SNIPPET).collect(),
             caret: before - first,
             sqlstate: db.map(|db| db.code().code().to_owned()).unwrap_or_default(),
-            message: db.map_or_else(|| format!("the connection broke: {error}"), |db| db.message().to_owned()),
+            message: db
+                .map_or_else(|| format!("the connection broke: {error}"), |db| db.message().to_owned()),
             detail: db.and_then(|db| db.detail()).map(str::to_owned),
             hint: db.and_then(|db| db.hint()).or(own_hint).map(str::to_owned),
             context: (!context.is_empty()).then(|| context.join("\n           ")),

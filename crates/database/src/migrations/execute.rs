@@ -32,11 +32,11 @@ impl<'a> Prepared<'a> {
 
     /// The statements as the Supabase command line records them: without the closing `;`.
     pub(super) fn recorded_statements(&self) -> Vec<String> {
-        self.code().map(|s| self.sql[s.span.start..s.code.end].trim().to_owned()).collect()
+        self.code().iter().map(|s| self.sql[s.span.start..s.code.end].trim().to_owned()).collect()
     }
 
-    fn code(&self) -> impl Iterator<Item = &Statement<'a>> {
-        self.statements.iter().filter(|statement| !statement.is_empty())
+    fn code(&self) -> Vec<&Statement<'a>> {
+        self.statements.iter().filter(|statement| !statement.is_empty()).collect()
     }
 
     fn failure(
@@ -79,7 +79,8 @@ pub(super) async fn run(
     if client.is_closed() {
         return result;
     }
-    let cleaned = client.batch_execute(CLEAN_UP).await.map_err(MigrationError::database("cleaning the session"));
+    let cleaned =
+        client.batch_execute(CLEAN_UP).await.map_err(MigrationError::database("cleaning the session"));
     result.and(cleaned)
 }
 
@@ -96,17 +97,17 @@ async fn run_whole(
         let doing = MigrationError::database("preparing a transaction");
         transaction.batch_execute(prelude).await.map_err(doing)?;
     }
-    let mut inside =
-        prepared.code().filter(|s| s.code.start >= range.start && s.code.start < range.end).peekable();
-    if inside.peek().is_some() {
+    let mut inside = prepared.code();
+    inside.retain(|s| s.code.start >= range.start && s.code.start < range.end);
+    if !inside.is_empty() {
         // The server says after each statement that it is done: what has been counted when an error comes is
         // the statement's number, also for errors without a position.
         let mut done = 0;
         if let Err(error) = send(transaction.client(), &prepared.sql[range.clone()], &mut done).await {
-            return Err(prepared.failure(range.clone(), inside.nth(done), &error, Aftermath::Nothing));
+            return Err(prepared.failure(range, inside.get(done).copied(), &error, Aftermath::Nothing));
         }
     }
-    let last = prepared.code().last();
+    let last = inside.last().copied();
     let at_end = |error: tokio_postgres::Error| {
         // The server's position, if any, is in our SQL here.
         let end = prepared.sql.len()..prepared.sql.len();
@@ -127,8 +128,9 @@ async fn run_stepwise(
         let doing = MigrationError::database("preparing the session");
         client.batch_execute(prelude).await.map_err(doing)?;
     }
-    let total = prepared.code().count();
-    for (done, statement) in prepared.code().enumerate() {
+    let code = prepared.code();
+    let total = code.len();
+    for (done, statement) in code.into_iter().enumerate() {
         let sent = statement.span.clone();
         if let Err(error) = send(client, &prepared.sql[sent.clone()], &mut 0).await {
             if !client.is_closed() {
@@ -136,8 +138,7 @@ async fn run_stepwise(
                 let doing = MigrationError::database("rolling back");
                 client.batch_execute("rollback").await.map_err(doing)?;
             }
-            let aftermath =
-                Aftermath::Partial { version: prepared.version.map(str::to_owned), done, total };
+            let aftermath = Aftermath::Partial { version: prepared.version.map(str::to_owned), done, total };
             return Err(prepared.failure(sent, Some(statement), &error, aftermath));
         }
     }

@@ -179,8 +179,7 @@ pub fn new(folder: &Path, name: &str, now: DateTime<Utc>) -> Result<PathBuf, Mig
         version = time.format("%Y%m%d%H%M%S").to_string();
     }
     let path = folder.join(format!("{version}_{slug}.sql"));
-    std::fs::File::create_new(&path)
-        .map_err(|source| MigrationError::File { file: path.clone(), source })?;
+    std::fs::File::create_new(&path).map_err(|source| MigrationError::File { file: path.clone(), source })?;
     Ok(path)
 }
 

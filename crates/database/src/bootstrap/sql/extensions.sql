@@ -7,8 +7,9 @@ begin
     continue when exists (select from pg_extension where extname = extension);
     continue when not exists (select from pg_available_extensions where name = extension);
     -- Without its library preloaded every query of its view fails, which helps nobody.
-    continue when extension = 'pg_stat_statements'
-      and current_setting('shared_preload_libraries') !~ 'pg_stat_statements';
+    -- (pg_settings hides what the login may not see, where current_setting would fail.)
+    continue when extension = 'pg_stat_statements' and not exists (select from pg_settings
+      where name = 'shared_preload_libraries' and setting ~ 'pg_stat_statements');
     begin
       execute format('create extension if not exists %I with schema extensions', extension);
     exception when insufficient_privilege then

@@ -1,0 +1,5 @@
+//! Integration tests of the database crate.
+
+mod bootstrap;
+mod cluster;
+mod migrations;
