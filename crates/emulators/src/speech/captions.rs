@@ -10,7 +10,7 @@
 //! | digits | field |
 //! |---|---|
 //! | 4 | sync pattern |
-//! | 2 | length in characters codes |
+//! | 2 | length in character codes |
 //! | 2 | packet start after the word's start, in 20 ms |
 //! | 2 | the word's length, in 20 ms |
 //! | 2 each | six-bit character codes |
