@@ -60,9 +60,11 @@ pub(super) struct Binaries {
 }
 
 impl Binaries {
-    /// Picks the programs: those of the data's own major version, else the highest.
+    /// Picks the programs: those of the data's own major version, else the highest. `downloaded` is the
+    /// cluster's own folder of programs.
     pub(super) fn find(
         configured: Option<&Path>,
+        downloaded: &Path,
         data_major: Option<&str>,
         data: &Path,
     ) -> Result<Self, ClusterError> {
@@ -70,7 +72,7 @@ impl Binaries {
             Some(dir) => vec![Self::configured(dir)?],
             None => {
                 let mut found = Vec::new();
-                for dir in candidates() {
+                for dir in candidates(downloaded) {
                     let Ok(binaries) = Self::probe(&dir) else { continue };
                     if data_major.is_some_and(|major| major == binaries.version.major.to_string()) {
                         return Ok(binaries);
@@ -95,12 +97,7 @@ impl Binaries {
         let mut majors: Vec<_> = found.iter().map(|binaries| binaries.version.major).collect();
         majors.sort_unstable();
         majors.dedup();
-        let majors: Vec<_> = majors.iter().map(ToString::to_string).collect();
-        Err(ClusterError::OtherMajor {
-            path: data.to_owned(),
-            data: major.to_owned(),
-            found: if majors.is_empty() { "none".to_owned() } else { majors.join(", ") },
-        })
+        Err(ClusterError::OtherMajor { path: data.to_owned(), data: major.to_owned(), found: majors })
     }
 
     fn configured(dir: &Path) -> Result<Self, ClusterError> {
@@ -132,10 +129,11 @@ impl Binaries {
 }
 
 /// Folders to look in, `PATH` first, without repetition.
-fn candidates() -> Vec<PathBuf> {
+fn candidates(downloaded: &Path) -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut dirs: Vec<PathBuf> = env::split_paths(&path).filter(|dir| dir.is_absolute()).collect();
     dirs.extend(USUAL.iter().flat_map(|pattern| expand(pattern)));
+    dirs.extend(expand(&format!("{}/*/bin", downloaded.display())));
     let mut seen = Vec::with_capacity(dirs.len());
     dirs.retain(|dir| {
         let new = !seen.contains(dir);
@@ -161,7 +159,7 @@ fn expand(pattern: &str) -> Vec<PathBuf> {
 }
 
 /// The exact command that installs Postgres on the system that `/etc/os-release` describes.
-fn install_hint(os_release: &str) -> String {
+pub(super) fn install_hint(os_release: &str) -> String {
     let value = |key: &str| {
         os_release.lines().find_map(|line| Some(line.strip_prefix(key)?.strip_prefix('=')?.trim_matches('"')))
     };
@@ -225,15 +223,15 @@ mod tests {
     #[test]
     fn a_configured_folder_is_the_only_one_used() {
         let root = tempfile::tempdir().unwrap();
-        let data = Path::new("/data");
+        let (data, none) = (Path::new("/data"), Path::new("/nowhere"));
         let sixteen = fake(&root.path().join("16"), "16.3");
-        assert_eq!(Binaries::find(Some(&sixteen), None, data).unwrap().version.to_string(), "16.3");
-        let error = Binaries::find(Some(&sixteen), Some("13"), data).unwrap_err().to_string();
+        assert_eq!(Binaries::find(Some(&sixteen), none, None, data).unwrap().version.to_string(), "16.3");
+        let error = Binaries::find(Some(&sixteen), none, Some("13"), data).unwrap_err().to_string();
         assert!(error.contains("written by Postgres 13, but only Postgres 16 is available"), "{error}");
         let old = fake(&root.path().join("9"), "9.6");
-        let error = Binaries::find(Some(&old), None, data).unwrap_err().to_string();
+        let error = Binaries::find(Some(&old), none, None, data).unwrap_err().to_string();
         assert!(error.contains("Postgres 9.6, which is not supported"), "{error}");
-        let error = Binaries::find(Some(root.path()), None, data).unwrap_err().to_string();
+        let error = Binaries::find(Some(root.path()), none, None, data).unwrap_err().to_string();
         assert!(error.contains("has no `initdb`"), "{error}");
     }
 

@@ -36,6 +36,18 @@ pub enum ClusterError {
         /// What to install on this system.
         install: String,
     },
+    /// No Postgres is installed and it could not be downloaded (feature `download`).
+    #[error(
+        "could not download Postgres {major}: {reason}; check the network connection and start again, or {install}"
+    )]
+    Download {
+        /// Major version that was wanted.
+        major: String,
+        /// What failed.
+        reason: String,
+        /// What to install on this system.
+        install: String,
+    },
     /// The configured folder of binaries is not usable.
     #[error("the configured Postgres folder {} {reason}; it must hold `initdb` and `postgres` of version 14 to 18", path.display())]
     BinDir {
@@ -46,9 +58,9 @@ pub enum ClusterError {
     },
     /// The data were written by a major version that is not installed.
     #[error(
-        "the data in {} were written by Postgres {data}, but only Postgres {found} is available; install Postgres {data} \
+        "the data in {} were written by Postgres {data}, but {} is available; install Postgres {data} \
          (or point the binaries setting at it), or move the data with pg_upgrade or pg_dump and restore; nothing was changed",
-        path.display()
+        path.display(), available(found)
     )]
     OtherMajor {
         /// Data folder.
@@ -56,7 +68,7 @@ pub enum ClusterError {
         /// Major version in its `PG_VERSION`.
         data: String,
         /// Major versions that are installed.
-        found: String,
+        found: Vec<u16>,
     },
     /// The data belong to a user that we are not.
     #[error("the data in {} belong to user {owner}, and Postgres must run as their owner; run Longhouse as that user, or chown the folder", path.display())]
@@ -172,6 +184,14 @@ impl ClusterError {
 
 fn holder(pid: Option<u32>) -> String {
     pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+}
+
+fn available(majors: &[u16]) -> String {
+    if majors.is_empty() {
+        return "no Postgres".to_owned();
+    }
+    let majors: Vec<_> = majors.iter().map(ToString::to_string).collect();
+    format!("only Postgres {}", majors.join(", "))
 }
 
 fn by(process: Option<&str>) -> String {

@@ -86,6 +86,11 @@ impl Folder {
         self.home.join("log")
     }
 
+    /// Downloaded Postgres programs, one folder per major version.
+    pub(super) fn programs(&self) -> PathBuf {
+        self.home.join("programs")
+    }
+
     /// Output of `postgres` before its own log takes over.
     pub(super) fn startup_log(&self) -> PathBuf {
         self.home.join("startup.log")

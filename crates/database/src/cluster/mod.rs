@@ -19,6 +19,8 @@
 mod account;
 mod binaries;
 mod credentials;
+#[cfg(feature = "download")]
+mod download;
 mod error;
 mod folder;
 mod launch;
@@ -242,7 +244,21 @@ pub(crate) async fn attach(options: ClusterOptions) -> Result<Attached, ClusterE
         let reason = std::io::Error::other("it holds files but no database (PG_VERSION is missing)");
         return Err(ClusterError::Folder { path: data, source: reason });
     }
-    let binaries = Binaries::find(bin_dir.as_deref(), data_major.as_deref(), &data)?;
+    let programs = folder.programs();
+    let find = || Binaries::find(bin_dir.as_deref(), &programs, data_major.as_deref(), &data);
+    let binaries = match find() {
+        #[cfg(feature = "download")]
+        Err(ClusterError::NoBinaries { .. }) => {
+            download::programs(&programs, data_major.as_deref()).await?;
+            find()?
+        }
+        #[cfg(feature = "download")]
+        Err(ClusterError::OtherMajor { found, .. }) if found.is_empty() => {
+            download::programs(&programs, data_major.as_deref()).await?;
+            find()?
+        }
+        found => found?,
+    };
     let credentials = Credentials::load_or_create(&folder.dir, &data, initialised)?;
     let launcher = Launcher { folder, binaries, account, max_connections, durability };
 
