@@ -101,7 +101,8 @@ pub enum Step {
     PlayUlaw(Bytes),
     /// Says nothing for a while.
     Wait(Duration),
-    /// Waits until the agent has begun to speak and then been quiet.
+    /// Waits until the agent has begun to speak, since the caller's last words or the last wait
+    /// that ended, and has then been quiet.
     WaitForReply {
         /// For how long it must be quiet.
         quiet_ms: u32,

@@ -11,6 +11,9 @@ pub(crate) const SILENCE: u8 = 0xFF;
 /// Ten minutes of audio: what is queued beyond is dropped and reported.
 pub(crate) const MAX_QUEUED: usize = 10 * 60 * 8000;
 const MAX_MARKS: usize = 10_000;
+/// The jitter buffer: audio that comes in real time starts this much later (60 ms), so that a
+/// packet that is a little late does not leave a hole. Audio that comes faster starts at once.
+const JITTER_BUFFER: usize = 3 * FRAME;
 
 enum Item {
     Audio { bytes: Vec<u8>, played: usize },
@@ -18,13 +21,20 @@ enum Item {
 }
 
 /// The playback queue of one stream.
-#[derive(Default)]
 pub(crate) struct Playback {
     queue: VecDeque<Item>,
     queued: usize,
     marks: usize,
+    /// Frames for which new audio has waited behind the jitter buffer; none while playing.
+    waited: Option<usize>,
     /// Marks inside the frame that is playing now: reached when it has played.
     passing: Vec<String>,
+}
+
+impl Default for Playback {
+    fn default() -> Self {
+        Self { queue: VecDeque::new(), queued: 0, marks: 0, waited: Some(0), passing: Vec::new() }
+    }
 }
 
 impl Playback {
@@ -57,6 +67,7 @@ impl Playback {
         }));
         self.queued = 0;
         self.marks = 0;
+        self.waited = Some(0);
         marks
     }
 
@@ -71,16 +82,16 @@ impl Playback {
         let mut reached = std::mem::take(&mut self.passing);
         frame.fill(SILENCE);
         let mut filled = 0;
+        if self.holds_back() {
+            return (reached, 0);
+        }
         while let Some(item) = self.queue.front_mut() {
             match item {
                 Item::Mark(name) => {
                     let name = std::mem::take(name);
                     // Before any audio of this frame: everything ahead of it has played.
-                    if filled == 0 {
-                        reached.push(name)
-                    } else {
-                        self.passing.push(name)
-                    }
+                    let marks = if filled == 0 { &mut reached } else { &mut self.passing };
+                    marks.push(name);
                     self.marks = self.marks.saturating_sub(1);
                     self.queue.pop_front();
                 }
@@ -99,7 +110,25 @@ impl Playback {
                 }
             }
         }
+        if filled == 0 {
+            self.waited = Some(0);
+        }
         (reached, filled)
+    }
+
+    /// After silence, waits until enough is queued, or has been for long enough, or a mark shows
+    /// that the utterance is complete.
+    fn holds_back(&mut self) -> bool {
+        let Some(waited) = self.waited.as_mut() else { return false };
+        let ready = self.queued >= JITTER_BUFFER || self.marks > 0 || *waited * FRAME >= JITTER_BUFFER;
+        if self.queued > 0 && !ready {
+            *waited += 1;
+            return true;
+        }
+        if self.queued > 0 {
+            self.waited = None;
+        }
+        false
     }
 }
 
@@ -147,6 +176,30 @@ mod tests {
         let mut playback = Playback::default();
         playback.push_mark("now".into());
         assert_eq!(tick(&mut playback).0, ["now"]);
+    }
+
+    #[test]
+    fn audio_in_real_time_starts_behind_a_jitter_buffer_and_survives_a_late_packet() {
+        let mut playback = Playback::default();
+        assert_eq!(tick(&mut playback).1.len(), 0);
+        let mut played = Vec::new();
+        for n in 0..10_u8 {
+            // Packet 5 comes together with packet 6.
+            for packet in match n {
+                5 => vec![],
+                6 => vec![5, 6],
+                n => vec![n],
+            } {
+                playback.push_audio(vec![packet; FRAME]);
+            }
+            played.push(tick(&mut playback).1.first().copied());
+        }
+        assert_eq!(played[..2], [None, None]);
+        assert_eq!(played[2..], (0..8).map(Some).collect::<Vec<_>>());
+        playback.clear();
+        playback.push_audio(vec![1; 10]);
+        let waits = (0..10).take_while(|_| tick(&mut playback).1.is_empty()).count();
+        assert_eq!(waits, 3, "a short sound is not held for ever");
     }
 
     #[test]

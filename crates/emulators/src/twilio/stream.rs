@@ -181,7 +181,10 @@ impl StreamClient {
     /// Queues a message if the server keeps up; false when it has not read for `most` messages.
     pub(crate) fn offer(&mut self, text: String, most: u32) -> bool {
         if self.unflushed >= most {
-            return false;
+            self.push_out();
+            if self.unflushed >= most {
+                return false;
+            }
         }
         match self.socket.feed(Message::text(text)).now_or_never() {
             Some(Ok(())) => {

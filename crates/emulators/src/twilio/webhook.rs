@@ -83,7 +83,9 @@ impl Webhooks {
             Some(Host::Ipv4(ip)) => ip.is_loopback(),
             Some(Host::Ipv6(ip)) => ip.is_loopback(),
             None => {
-                return Err(Error::Options("the webhook URL has no host: write http://host:port/path".into()));
+                return Err(Error::Options(
+                    "the webhook URL has no host: write http://host:port/path".into(),
+                ));
             }
         };
         if local {
