@@ -12,3 +12,4 @@
 pub mod g711;
 pub mod openai;
 pub mod speech;
+pub mod twilio;

@@ -173,8 +173,10 @@ impl SessionRecord {
 
     pub(super) fn say(&mut self, item_id: &str, text: &str, audio_ms: u32) {
         if let Some(said) = self.said.iter_mut().rev().find(|s| s.item_id == item_id) {
-            text.clone_into(&mut said.text);
             said.audio_ms = audio_ms;
+            if said.truncated_ms.is_none() {
+                text.clone_into(&mut said.text);
+            }
         } else if self.said.len() < MAX_EVENTS {
             let (item_id, text) = (item_id.to_owned(), text.to_owned());
             self.said.push(Said { item_id, text, audio_ms, truncated_ms: None });

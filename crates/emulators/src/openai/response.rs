@@ -450,7 +450,10 @@ impl Session {
             open.item.audio = Some((to, words));
         }
         if let Some((id, text, words)) = kept {
-            if let Some(item) = self.conversation.get_mut(&id) {
+            // What a client has truncated stays so, even if it goes on generating.
+            if let Some(item) = self.conversation.get_mut(&id)
+                && item.heard.is_none()
+            {
                 item.audio = Some((to, words));
             }
             let mut record = lock(&self.record);

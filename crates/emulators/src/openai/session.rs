@@ -276,8 +276,11 @@ impl Session {
             }
             Action::Silence => self.silent = true,
             Action::Expire => {
-                let minutes = self.shared.options.session_cap.as_secs().div_ceil(60).max(1);
-                let minutes = if minutes == 1 { 60 } else { minutes };
+                // A cap of seconds stands for the vendor's hour.
+                let minutes = match self.shared.options.session_cap.as_secs() / 60 {
+                    0 => 60,
+                    minutes => minutes,
+                };
                 let message = format!("Your session hit the maximum duration of {minutes} minutes.");
                 self.error(ApiError::new("session_expired", message.clone(), None), None).await;
                 self.close(1001, &message).await;

@@ -1,3 +1,5 @@
 //! Integration tests of the emulators, over real sockets and real audio.
 
+mod openai;
 mod speech;
+mod twilio;
