@@ -1,1 +1,81 @@
-fn main() {}
+//! `longhouse`: the server and its chores in one binary.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // it is a command line
+
+mod banner;
+mod build;
+mod checks;
+mod composition;
+mod config_command;
+mod offline;
+mod openapi;
+mod platform;
+mod run_state;
+mod serve;
+mod settings;
+mod status;
+mod stop;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The backend for AI apps that talk: Postgres, sign-in, files, realtime and phone calls under one roof.
+#[derive(Parser)]
+#[command(
+    name = "longhouse",
+    version = build::VERSION,
+    arg_required_else_help = true,
+    after_help = "Examples:\n  longhouse serve\n  longhouse status\n  longhouse stop"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server until it is stopped
+    Serve(serve::ServeArgs),
+    /// Print addresses and keys of the running server, and what is healthy
+    Status(status::StatusArgs),
+    /// Stop the running server, letting its calls end
+    Stop(stop::StopArgs),
+    /// Print every setting, where it comes from, and nothing secret
+    Config(config_command::ConfigArgs),
+    /// Print the OpenAPI description of the server's own endpoints
+    Openapi(openapi::OpenapiArgs),
+    /// Print version and build
+    Version,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // One TLS provider for the whole tree; whoever builds a client takes it from here.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        unreachable!("nothing has run before main");
+    }
+    let result = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(cli.command)),
+        Err(error) => {
+            Err(miette::miette!("cannot start the runtime: {error}; raise the process's limits (ulimit -a)"))
+        }
+    };
+    result.unwrap_or_else(|report| {
+        eprintln!("{report:?}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn run(command: Command) -> miette::Result<ExitCode> {
+    match command {
+        Command::Serve(args) => Box::pin(serve::run(args)).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Stop(args) => stop::run(args).await,
+        Command::Config(args) => config_command::run(args),
+        Command::Openapi(args) => openapi::run(args),
+        Command::Version => {
+            println!("longhouse {} ({})", build::VERSION, build::id());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

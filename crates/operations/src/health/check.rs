@@ -61,6 +61,11 @@ pub trait Check: Send + Sync + 'static {
 
     /// Asks the part itself, with a real query or request.
     fn run(&self) -> Pin<Box<dyn Future<Output = Outcome> + Send + '_>>;
+
+    /// For how long a good result stands, where asking is dear; `None`: as the registry says.
+    fn fresh_for(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// A check from a function.
@@ -76,12 +81,22 @@ where
     F: Fn() -> R + Send + Sync + 'static,
     R: Future<Output = Outcome> + Send + 'static,
 {
-    Arc::new(Function { name, run })
+    Arc::new(Function { name, run, fresh_for: None })
+}
+
+/// As [`check`], asked no more often than this while all is well: for providers that count requests.
+pub fn check_every<F, R>(name: &'static str, interval: Duration, run: F) -> Arc<dyn Check>
+where
+    F: Fn() -> R + Send + Sync + 'static,
+    R: Future<Output = Outcome> + Send + 'static,
+{
+    Arc::new(Function { name, run, fresh_for: Some(interval) })
 }
 
 struct Function<F> {
     name: &'static str,
     run: F,
+    fresh_for: Option<Duration>,
 }
 
 impl<F, R> Check for Function<F>
@@ -95,6 +110,10 @@ where
 
     fn run(&self) -> Pin<Box<dyn Future<Output = Outcome> + Send + '_>> {
         Box::pin((self.run)())
+    }
+
+    fn fresh_for(&self) -> Option<Duration> {
+        self.fresh_for
     }
 }
 
@@ -127,10 +146,18 @@ impl Cached {
         self.check.name()
     }
 
+    /// A bad result is asked again soon even where asking is dear, so that recovery shows.
+    fn stands(&self, result: &CheckResult) -> Duration {
+        match self.check.fresh_for() {
+            Some(interval) if result.status == Status::Ok => interval,
+            _ => self.fresh_for,
+        }
+    }
+
     pub(super) async fn get(&self) -> CheckResult {
         let mut last = self.last.lock().await;
         if let Some((found, result)) = &*last
-            && found.elapsed() < self.fresh_for
+            && found.elapsed() < self.stands(result)
         {
             return result.clone();
         }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use check::Cached;
-pub use check::{Check, CheckResult, Outcome, Status, check};
+pub use check::{Check, CheckResult, Outcome, Status, check, check_every};
 pub use routes::PROBES;
 
 /// What the process says about itself.

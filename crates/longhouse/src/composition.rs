@@ -1,0 +1,70 @@
+//! Which routes the server has, and what stands around them.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::extract::connect_info::ConnectInfo;
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_TYPE, FORWARDED};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use longhouse_config::Config;
+use longhouse_identity::{Verifier, verify_headers};
+use longhouse_operations::health::{Health, PROBES};
+use longhouse_operations::metrics::Metrics;
+use longhouse_server::{ApiError, Stack};
+use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::build;
+
+/// Every route behind every layer.
+pub(crate) fn router(config: &Config, health: &Health, metrics: &Metrics, verifier: &Verifier) -> Router {
+    let metrics = metrics.router().layer(from_fn_with_state(verifier.clone(), local_or_service));
+    let (router, document) = described(health).merge(metrics).split_for_parts();
+    let document = document.to_json().expect("an OpenAPI document is JSON");
+    let serve_document = get(move || async move { ([(CONTENT_TYPE, "application/json")], document.clone()) });
+    let router = router.route("/openapi.json", serve_document);
+    let mut stack = Stack::new(&config.server);
+    for probe in PROBES {
+        stack = stack.probe(probe);
+    }
+    stack.apply(router)
+}
+
+/// The routes that are described without a running server: what `longhouse openapi` prints.
+pub(crate) fn described(health: &Health) -> OpenApiRouter {
+    OpenApiRouter::with_openapi(document()).merge(health.router())
+}
+
+fn document() -> OpenApi {
+    let info = InfoBuilder::new()
+        .title("Longhouse")
+        .version(build::VERSION)
+        .description(Some("The server's own endpoints. Compatible APIs are described by their own projects."))
+        .license(Some(LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build()));
+    OpenApiBuilder::new().info(info.build()).build()
+}
+
+/// Metrics tell about load and routes: for this machine, and for holders of the service key.
+async fn local_or_service(State(verifier): State<Verifier>, request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    // A proxy on this machine is local too, but who it speaks for is not.
+    let local = peer.is_some_and(|peer| peer.0.ip().to_canonical().is_loopback())
+        && !headers.contains_key("x-forwarded-for")
+        && !headers.contains_key(FORWARDED);
+    if local {
+        return next.run(request).await;
+    }
+    match verify_headers(&verifier, headers) {
+        Ok(claims) if claims.role() == "service_role" => next.run(request).await,
+        Ok(_) => {
+            ApiError::new(axum::http::StatusCode::FORBIDDEN, "forbidden", "metrics are for the service role")
+                .hint("send the service role key as `Authorization: Bearer …`")
+                .into_response()
+        }
+        Err(error) => error.into_response(),
+    }
+}

@@ -1,0 +1,235 @@
+//! `longhouse serve`: everything in order up, and in reverse order down.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use longhouse_config::Config;
+use longhouse_database::cluster::Cluster;
+use longhouse_identity::{ProjectKeys, Verifier};
+use longhouse_operations::logs;
+use longhouse_operations::metrics::Metrics;
+use longhouse_server::{Drain, Listener};
+use miette::IntoDiagnostic;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use secrecy::ExposeSecret;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+
+use crate::banner::{Secrets, greeting};
+use crate::offline::Emulated;
+use crate::platform::Platform;
+use crate::run_state::{RunState, process_start};
+use crate::settings::{ServerArgs, SettingsArgs};
+use crate::{build, checks, composition};
+
+/// Exit code of a process that a second signal ended, as shells report an interrupt.
+const INTERRUPTED: u8 = 130;
+
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  longhouse serve\n  longhouse serve --data /var/lib/longhouse --host 0.0.0.0 --port 8080\n  OPENAI_API_KEY=sk-… longhouse serve --no-offline"
+)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+pub(crate) async fn run(args: ServeArgs) -> miette::Result<ExitCode> {
+    let started = Instant::now();
+    let mut config = args.settings.load_with(&args.server)?.config;
+    logs::init(&config.log).into_diagnostic()?;
+    make_private(&config.data)?;
+    if let Some(other) = RunState::of_running(&config.data)? {
+        return Err(miette::miette!(
+            "a Longhouse already runs on {} (process {}, {}): use it, stop it with `longhouse stop`, or give this one another folder with --data",
+            config.data.display(),
+            other.pid,
+            other.api_url
+        ));
+    }
+    raise_open_files();
+    let mut signals = Signals::new()?;
+    let running = tokio::select! {
+        running = Box::pin(start(&mut config, started)) => running?,
+        // While it starts there is nobody to drain; a database left running is adopted by the next start.
+        () = signals.next() => return Ok(ExitCode::from(INTERRUPTED)),
+    };
+    signals.next().await;
+    let code = tokio::select! {
+        stopped = Box::pin(running.stop(config.server.drain_timeout)) => stopped.map(|()| ExitCode::SUCCESS),
+        () = signals.next() => {
+            tracing::warn!("stopping at once");
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+    };
+    RunState::remove(&config.data);
+    code
+}
+
+/// A server that answers.
+struct Running {
+    cluster: Option<Cluster>,
+    drain: Drain,
+    serving: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
+}
+
+async fn start(config: &mut Config, started: Instant) -> miette::Result<Running> {
+    // Before anything that takes time, so that a busy port is told at once.
+    let listener =
+        Listener::bind(SocketAddr::new(config.server.host, config.server.port)).await.into_diagnostic()?;
+    let keys = ProjectKeys::load_or_create(config).into_diagnostic()?;
+    let emulated = Emulated::of(config);
+    if emulated.twilio {
+        config.twilio.auth_token = Some(keys.twilio_auth_token.clone());
+    }
+    let metrics = Metrics::install(build::VERSION, &build::id()).into_diagnostic()?;
+    let platform = Platform::start(config).await?;
+    let drain = Drain::new();
+    let health = checks::health(config, &platform.database, emulated, &drain);
+    if let Some(version) = &platform.migration_version {
+        health.set_migration_version(version.clone());
+    }
+    let router = composition::router(config, &health, &metrics, &Verifier::new(&keys));
+    let state = run_state(config, &keys, &platform, emulated, listener.local_addr());
+    state.write(&config.data)?;
+
+    let upkeep = metrics.spawn_upkeep();
+    let serving = tokio::spawn(longhouse_server::serve(listener, router, drain.clone()));
+    let milliseconds = started.elapsed().as_millis();
+    println!("{}", greeting(&state, Secrets::for_output(&state), milliseconds));
+    tracing::info!(address = state.api_url, emulated = ?state.emulated, "ready in {milliseconds} ms");
+    Ok(Running { cluster: platform.cluster, drain, serving, upkeep })
+}
+
+impl Running {
+    /// Lets sessions end, closes the door, then stops what the requests needed.
+    async fn stop(self, patience: Duration) -> miette::Result<()> {
+        tracing::info!(
+            sessions = self.drain.sessions(),
+            ?patience,
+            "draining; a second signal stops at once"
+        );
+        let cut_off = self.drain.run(patience).await;
+        if cut_off > 0 {
+            tracing::warn!(cut_off, "sessions were still open at the deadline");
+        }
+        if let Err(error) = self.serving.await {
+            tracing::error!(%error, "the listener failed");
+        }
+        self.upkeep.abort();
+        match self.cluster {
+            Some(cluster) => cluster.stop().await.into_diagnostic(),
+            None => Ok(()),
+        }
+    }
+}
+
+fn run_state(
+    config: &Config,
+    keys: &ProjectKeys,
+    platform: &Platform,
+    emulated: Emulated,
+    address: SocketAddr,
+) -> RunState {
+    let text = |secret: &secrecy::SecretString| secret.expose_secret().to_owned();
+    RunState {
+        pid: std::process::id(),
+        process_start: process_start(std::process::id()),
+        started_at: now(),
+        version: build::VERSION.to_owned(),
+        api_url: format!("http://{}", reachable(address)),
+        database_url: platform.shown_url.clone(),
+        studio_url: None,
+        mailbox_url: None,
+        anon_key: text(&keys.anon_key),
+        service_role_key: text(&keys.service_role_key),
+        publishable_key: text(&keys.publishable_key),
+        secret_key: text(&keys.secret_key),
+        jwt_secret: text(&keys.jwt_secret),
+        twilio_auth_token: config.twilio.auth_token.as_ref().map(text),
+        demo_number: None,
+        emulated: emulated.names(),
+    }
+}
+
+/// An address to connect to: one that listens everywhere is reached on the loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let host = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(host, address.port())
+}
+
+fn now() -> String {
+    chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}
+
+/// The data folder holds keys and the database: it is its owner's alone.
+fn make_private(data: &Path) -> miette::Result<()> {
+    let made = if data.is_dir() {
+        fs::set_permissions(data, fs::Permissions::from_mode(0o700))
+    } else {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(data)
+    };
+    made.map_err(|error| {
+        miette::miette!(
+            "cannot use the data folder {}: {error}; choose another with --data, or run as its owner",
+            data.display()
+        )
+    })
+}
+
+/// A call holds two sockets; the usual soft limit of 1024 files would end the service at 500 calls.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        tracing::warn!(%error, current = ?limit.current, "the open-file limit stays low; raise it with ulimit -n");
+    }
+}
+
+/// SIGTERM and SIGINT alike.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> miette::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).into_diagnostic()?,
+            interrupt: signal(SignalKind::interrupt()).into_diagnostic()?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_listens_everywhere_is_reached_here() {
+        assert_eq!(reachable("0.0.0.0:80".parse().unwrap()).to_string(), "127.0.0.1:80");
+        assert_eq!(reachable("[::]:80".parse().unwrap()).to_string(), "[::1]:80");
+        assert_eq!(reachable("10.1.2.3:80".parse().unwrap()).to_string(), "10.1.2.3:80");
+    }
+}
