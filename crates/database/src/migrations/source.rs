@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
@@ -160,7 +161,7 @@ pub(super) fn hash(sql: &str) -> String {
 ///
 /// # Errors
 /// When the name has no letters or digits, or the file cannot be written.
-pub fn new(folder: &Path, name: &str, now: DateTime<Utc>) -> Result<PathBuf, MigrationError> {
+pub fn new(folder: &Path, name: &str, now: SystemTime) -> Result<PathBuf, MigrationError> {
     let kept = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
     let slug: String = name.trim().chars().map(kept).collect();
     if !slug.chars().any(|c| c.is_ascii_alphanumeric()) || slug.len() > 200 {
@@ -172,7 +173,7 @@ pub fn new(folder: &Path, name: &str, now: DateTime<Utc>) -> Result<PathBuf, Mig
         .map_err(fail)?
         .filter_map(|entry| Some(parse_name(entry.ok()?.file_name().to_str()?)?.0.to_owned()))
         .collect();
-    let mut time = now;
+    let mut time = DateTime::<Utc>::from(now);
     let mut version = time.format("%Y%m%d%H%M%S").to_string();
     while taken.contains(&version) {
         time += chrono::TimeDelta::seconds(1);
@@ -232,7 +233,7 @@ mod tests {
     #[test]
     fn new_files_carry_the_time_and_never_collide() {
         let folder = tempfile::tempdir().unwrap();
-        let now = "2026-11-21T10:20:30Z".parse().unwrap();
+        let now = "2026-11-21T10:20:30Z".parse::<DateTime<Utc>>().unwrap().into();
         let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
         let folder = folder.path().join("supabase/migrations");
         assert_eq!(name(new(&folder, "add calls", now).unwrap()), "20261121102030_add_calls.sql");
