@@ -22,6 +22,8 @@ use crate::cluster::{self, Cluster, ClusterAccess, ClusterError, ClusterOptions,
 const TEMPLATE_LIFE: Duration = Duration::from_secs(48 * 3600);
 /// Bound on one clean-up, so that no single test pays for all.
 const CLEANED_AT_ONCE: i64 = 50;
+/// Longest that the end of a test waits for its database to go.
+const DROP_LIMIT: Duration = Duration::from_secs(2);
 /// Tests that connect at once, with their pools.
 const CONNECTIONS: u16 = 400;
 
@@ -174,16 +176,18 @@ impl TestDatabase {
 }
 
 impl Drop for TestDatabase {
-    /// On a thread of its own, because a test's runtime may be single-threaded or shutting down. What a killed
-    /// test leaves is dropped by a later one.
+    /// On a thread of its own, because a test's runtime may be single-threaded or shutting down. Briefly: other
+    /// tasks of that runtime, which wait meanwhile, may hold what the drop needs. What is left, a later test drops.
     fn drop(&mut self) {
         let (url, name) = (self.maintenance_url.clone(), self.name.clone());
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
-                let limit = Duration::from_secs(10);
-                let dropped =
-                    tokio::time::timeout(limit, async { drop_database(&connect(&url).await?, &name).await });
+                let dropped = tokio::time::timeout(DROP_LIMIT, async {
+                    let client = connect(&url).await?;
+                    client.batch_execute("set lock_timeout = '1s'").await?;
+                    drop_database(&client, &name).await
+                });
                 dropped.await.map_err(io::Error::other)?.map_err(io::Error::other)
             })
         });

@@ -566,10 +566,14 @@ async fn test_databases_are_clones_of_one_template() {
     let leftover = format!("t_{}_{}", dead.id(), "0".repeat(32));
     dead.wait().unwrap();
     two_client.batch_execute(&format!("create database {leftover}")).await.unwrap();
+    let started = Instant::now();
     let third = TestDatabase::create(&unique, prepare).await;
+    println!("cloned in {:?}, with a leftover dropped", started.elapsed());
     let left = format!("select count(*)::text from pg_database where datname = '{leftover}'");
     assert_eq!(one(&two_client, &left).await, "0");
+    let started = Instant::now();
     drop((second, third));
+    println!("dropped two in {:?}", started.elapsed());
 }
 
 #[tokio::test]
