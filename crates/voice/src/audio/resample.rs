@@ -31,8 +31,7 @@ impl Resampler {
         let taps: Vec<f64> = (-half..=half)
             .map(|n| {
                 let x = n as f64;
-                let sinc =
-                    if n == 0 { 2.0 * cutoff } else { (2.0 * PI * cutoff * x).sin() / (PI * x) };
+                let sinc = if n == 0 { 2.0 * cutoff } else { (2.0 * PI * cutoff * x).sin() / (PI * x) };
                 sinc * kaiser(x / half as f64) * up as f64
             })
             .collect();
@@ -112,7 +111,9 @@ mod tests {
     #[test]
     fn chunks_give_the_same_samples_as_one_buffer() {
         let input = sine(24_000.0, 700.0, 9_999);
-        for (from, to) in [(8_000, 24_000), (24_000, 8_000), (16_000, 24_000), (24_000, 16_000), (22_050, 8_000)] {
+        for (from, to) in
+            [(8_000, 24_000), (24_000, 8_000), (16_000, 24_000), (24_000, 16_000), (22_050, 8_000)]
+        {
             let mut whole = Vec::new();
             Resampler::new(from, to).push(&input, &mut whole);
             let (mut chunked, mut resampler) = (Vec::new(), Resampler::new(from, to));

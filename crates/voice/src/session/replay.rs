@@ -11,7 +11,7 @@ const LIMIT: usize = 5_000 * BYTES_PER_MS as usize;
 
 /// A bounded ring of mu-law.
 #[derive(Debug, Default)]
-pub struct Replay {
+pub(super) struct Replay {
     audio: VecDeque<u8>,
     decoded: Vec<u8>,
     /// Whether everything since `hold` is kept up to the limit, rather than the lead-in alone.
@@ -20,7 +20,7 @@ pub struct Replay {
 
 impl Replay {
     /// Adds one frame of base64 mu-law. `false` when it is not base64.
-    pub fn push(&mut self, payload: &str) -> bool {
+    pub(super) fn push(&mut self, payload: &str) -> bool {
         self.decoded.clear();
         let decoded = base64_simd::STANDARD.decode_append(payload.as_bytes(), &mut self.decoded);
         if decoded.is_err() {
@@ -35,30 +35,20 @@ impl Replay {
     }
 
     /// The caller's words from here on (and the lead-in) have not been answered.
-    pub fn hold(&mut self) {
+    pub(super) fn hold(&mut self) {
         self.held = true;
     }
 
     /// What was kept has been answered.
-    pub fn release(&mut self) {
+    pub(super) fn release(&mut self) {
         self.held = false;
         let surplus = self.audio.len().saturating_sub(LEAD_IN);
         self.audio.drain(..surplus);
         self.audio.shrink_to(2 * LEAD_IN);
     }
 
-    /// Forgets everything: it has been handed to an upstream that listens from now on.
-    pub fn take(&mut self) -> Option<String> {
-        if self.audio.is_empty() {
-            return None;
-        }
-        let encoded = base64_simd::STANDARD.encode_to_string(self.audio.make_contiguous());
-        self.audio.clear();
-        Some(encoded)
-    }
-
     /// Base64 of what is kept, leaving it in place.
-    pub fn snapshot(&mut self) -> Option<String> {
+    pub(super) fn snapshot(&mut self) -> Option<String> {
         (!self.audio.is_empty()).then(|| base64_simd::STANDARD.encode_to_string(self.audio.make_contiguous()))
     }
 }

@@ -61,11 +61,8 @@ impl AgentItem {
             return "";
         }
         let chars = self.text.chars().count() as u64;
-        let mut count = if heard >= self.bytes && self.complete {
-            chars
-        } else {
-            chars * heard / self.bytes.max(1)
-        };
+        let mut count =
+            if heard >= self.bytes && self.complete { chars } else { chars * heard / self.bytes.max(1) };
         if !self.complete {
             count = count.min(heard / BYTES_PER_MS * FASTEST_CHARS_PER_SECOND / 1_000 + 1);
         }

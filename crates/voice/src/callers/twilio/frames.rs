@@ -134,16 +134,18 @@ pub fn parse(text: &str) -> Result<Incoming<'_>, Malformed> {
             let timestamp_ms = media.timestamp.as_deref().and_then(|t| t.parse().ok()).unwrap_or(0);
             Incoming::Media { payload: media.payload, timestamp_ms }
         }
-        "mark" => Incoming::Mark { name: envelope.mark.ok_or_else(|| Malformed("`mark` without `mark`".into()))?.name },
+        "mark" => Incoming::Mark {
+            name: envelope.mark.ok_or_else(|| Malformed("`mark` without `mark`".into()))?.name,
+        },
         "start" => {
             let start = envelope.start.ok_or_else(|| Malformed("`start` without `start`".into()))?;
             let stream_sid = start
                 .stream_sid
                 .or_else(|| envelope.stream_sid.map(Cow::into_owned))
                 .ok_or_else(|| Malformed("`start` without `streamSid`".into()))?;
-            let is_ulaw_8k = start.media_format.is_none_or(|f| {
-                f.encoding == "audio/x-mulaw" && f.sample_rate == 8_000 && f.channels == 1
-            });
+            let is_ulaw_8k = start
+                .media_format
+                .is_none_or(|f| f.encoding == "audio/x-mulaw" && f.sample_rate == 8_000 && f.channels == 1);
             Incoming::Start(Start {
                 stream_sid,
                 call_sid: start.call_sid,
@@ -190,11 +192,8 @@ impl Writer {
     pub fn mark(&self, id: u64) -> String {
         let mut text = String::with_capacity(self.stream_sid.len() + 64);
         // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            r#"{{"event":"mark","streamSid":{},"mark":{{"name":"{id}"}}}}"#,
-            self.stream_sid
-        );
+        let _ =
+            write!(text, r#"{{"event":"mark","streamSid":{},"mark":{{"name":"{id}"}}}}"#, self.stream_sid);
         text
     }
 
@@ -245,7 +244,14 @@ mod tests {
 
     #[test]
     fn malformed_messages_are_refused() {
-        for text in ["", "[]", "nonsense", r#"{"event":"media"}"#, r#"{"event":"start","start":{}}"#, r#"{"event":1}"#] {
+        for text in [
+            "",
+            "[]",
+            "nonsense",
+            r#"{"event":"media"}"#,
+            r#"{"event":"start","start":{}}"#,
+            r#"{"event":1}"#,
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }
@@ -254,7 +260,10 @@ mod tests {
     #[test]
     fn writes_exactly_the_documented_fields() {
         let writer = Writer::new("MZ\"1");
-        assert_eq!(writer.media("AAAA"), r#"{"event":"media","streamSid":"MZ\"1","media":{"payload":"AAAA"}}"#);
+        assert_eq!(
+            writer.media("AAAA"),
+            r#"{"event":"media","streamSid":"MZ\"1","media":{"payload":"AAAA"}}"#
+        );
         assert_eq!(writer.mark(12), r#"{"event":"mark","streamSid":"MZ\"1","mark":{"name":"12"}}"#);
         assert_eq!(writer.clear(), r#"{"event":"clear","streamSid":"MZ\"1"}"#);
     }

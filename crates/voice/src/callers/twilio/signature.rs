@@ -46,7 +46,8 @@ impl Verifier {
     pub fn verify(&self, url: &Url, signed: Signed<'_>, signature: &str) -> bool {
         let Ok(signature) = STANDARD.decode(signature.trim()) else { return false };
         if let Signed::Body(body) = signed {
-            let expected = url.query_pairs().find(|(name, _)| name == "bodySHA256").map(|(_, v)| v.into_owned());
+            let expected =
+                url.query_pairs().find(|(name, _)| name == "bodySHA256").map(|(_, v)| v.into_owned());
             let digest = hex::encode(Sha256::digest(body));
             if expected.is_none_or(|e| !e.eq_ignore_ascii_case(&digest)) {
                 return false;

@@ -241,7 +241,8 @@ impl Core {
             self.interrupt_by_outage(now, out);
         }
         tracing::info!(from = relieved, to = taking_over, calm, "another upstream session takes over");
-        metrics::counter!("longhouse_voice_takeovers_total", "calm" => if calm { "yes" } else { "no" }).increment(1);
+        metrics::counter!("longhouse_voice_takeovers_total", "calm" => if calm { "yes" } else { "no" })
+            .increment(1);
         self.relieved = Some((relieved, now + Duration::from_secs(3)));
         self.active = self.next.take();
         self.start_on_active(now, out);

@@ -339,7 +339,10 @@ impl Core {
             .or_earlier(self.ending.map(|(_, at)| at))
             .or_earlier(self.handover_by)
             .or_earlier(Some(Millis(0) + self.settings.max_duration).filter(|_| self.ending.is_none()));
-        if self.ending.is_some() || self.handover_by.is_some() || self.next.as_ref().is_some_and(Leg::is_ready) {
+        if self.ending.is_some()
+            || self.handover_by.is_some()
+            || self.next.as_ref().is_some_and(Leg::is_ready)
+        {
             soonest = soonest.or_earlier(self.playback.idle_at(now));
         }
         Some(soonest)
@@ -371,7 +374,11 @@ impl Core {
         }
         if self.ending.is_none() && now >= Millis(0) + self.settings.max_duration {
             self.end_after_speech(now, Ending::TimeLimit);
-            self.say(now, "Say in one sentence that this call has reached its longest time, and say goodbye.", out);
+            self.say(
+                now,
+                "Say in one sentence that this call has reached its longest time, and say goodbye.",
+                out,
+            );
         }
         if self.retry_at.is_some_and(|at| now >= at) {
             self.dial(now, out);
@@ -531,7 +538,8 @@ impl Core {
             return;
         }
         if self.playback.sent() == 0 {
-            metrics::histogram!("longhouse_voice_first_audio_seconds").record((now - Millis(0)).as_secs_f64());
+            metrics::histogram!("longhouse_voice_first_audio_seconds")
+                .record((now - Millis(0)).as_secs_f64());
         }
         self.response.spoke = true;
         if let Some(stopped) = self.stopped_at.take() {

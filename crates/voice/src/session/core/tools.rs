@@ -43,7 +43,9 @@ impl Tools {
     }
 
     pub(super) fn collect(&mut self, response_id: &str, call_id: &str, name: &str, arguments: &str) {
-        if self.collected.len() < 4 * CALLS_PER_RESPONSE && !self.collected.iter().any(|c| c.call_id == call_id) {
+        if self.collected.len() < 4 * CALLS_PER_RESPONSE
+            && !self.collected.iter().any(|c| c.call_id == call_id)
+        {
             self.collected.push(Collected {
                 response_id: response_id.to_owned(),
                 call_id: call_id.to_owned(),
@@ -54,14 +56,19 @@ impl Tools {
     }
 
     pub(super) fn take_collected(&mut self, response_id: &str) -> Vec<Collected> {
-        let (taken, left) = std::mem::take(&mut self.collected).into_iter().partition(|c| c.response_id == response_id);
+        let (taken, left) =
+            std::mem::take(&mut self.collected).into_iter().partition(|c| c.response_id == response_id);
         self.collected = left;
         taken
     }
 
     pub(super) fn deadline(&self, settings: &Settings) -> Option<Millis> {
         let first = self.running.iter().map(|r| r.since).min()?;
-        let wait = if self.filler_said { settings.tool_timeout } else { settings.filler_after.min(settings.tool_timeout) };
+        let wait = if self.filler_said {
+            settings.tool_timeout
+        } else {
+            settings.filler_after.min(settings.tool_timeout)
+        };
         Some(first + wait)
     }
 }
@@ -106,7 +113,13 @@ impl Core {
         }
     }
 
-    pub(super) fn tool_answered(&mut self, now: Millis, call_id: &str, answer: ToolAnswer, out: &mut Vec<Effect>) {
+    pub(super) fn tool_answered(
+        &mut self,
+        now: Millis,
+        call_id: &str,
+        answer: ToolAnswer,
+        out: &mut Vec<Effect>,
+    ) {
         // Not running (any more): timed out before, so the model has its answer.
         let Some(index) = self.tools.running.iter().position(|r| r.call_id == call_id) else { return };
         let running = self.tools.running.remove(index);

@@ -65,7 +65,13 @@ impl Core {
         self.live_event(now, event, out);
     }
 
-    fn session_created(&mut self, now: Millis, generation: u32, expires_at: Option<u64>, out: &mut Vec<Effect>) {
+    fn session_created(
+        &mut self,
+        now: Millis,
+        generation: u32,
+        expires_at: Option<u64>,
+        out: &mut Vec<Effect>,
+    ) {
         let cap = self.settings.session_cap;
         let Some(leg) = self.leg(generation) else { return };
         if leg.state != LegState::Configuring {
@@ -238,7 +244,10 @@ impl Core {
             ResponseStatus::Failed => {
                 self.counters.upstream_errors += 1;
                 self.response.failures += 1;
-                tracing::warn!(failure = failure.as_deref().unwrap_or("unknown"), "the agent's response failed");
+                tracing::warn!(
+                    failure = failure.as_deref().unwrap_or("unknown"),
+                    "the agent's response failed"
+                );
                 if self.response.failures > RESPONSE_FAILURES {
                     if let Some(generation) = self.active.as_ref().map(|l| l.generation) {
                         out.push(Effect::Drop { generation });
@@ -265,7 +274,13 @@ impl Core {
     fn upstream_error(&mut self, now: Millis, generation: u32, error: &ApiError, out: &mut Vec<Effect>) {
         self.counters.upstream_errors += 1;
         metrics::counter!("longhouse_voice_upstream_errors_total").increment(1);
-        tracing::warn!(generation, kind = error.kind, code = error.code, message = error.message, "upstream error");
+        tracing::warn!(
+            generation,
+            kind = error.kind,
+            code = error.code,
+            message = error.message,
+            "upstream error"
+        );
         let ready = self.leg(generation).is_some_and(|leg| leg.is_ready());
         if error.is_fatal() || error.ends_session() || !ready {
             out.push(Effect::Drop { generation });

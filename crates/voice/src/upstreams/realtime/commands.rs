@@ -188,9 +188,7 @@ fn configure(shape: &SessionShape) -> Value {
 }
 
 fn history(item: &HistoryItem) -> Value {
-    let message = |role: &str, kind: &str, text: &str| {
-        json!({ "type": "message", "role": role, "content": [{ "type": kind, "text": text }] })
-    };
+    let message = |role: &str, kind: &str, text: &str| json!({ "type": "message", "role": role, "content": [{ "type": kind, "text": text }] });
     let item = match item {
         HistoryItem::Summary(text) => message("system", "input_text", &format!("The call so far: {text}")),
         HistoryItem::Caller(text) => message("user", "input_text", text),
@@ -220,7 +218,11 @@ mod tests {
             voice: "marin".into(),
             transcription_model: "gpt-transcribe".into(),
             language: Some("en".into()),
-            tools: vec![ToolSpec { name: "end_call", description: "Ends".into(), parameters: json!({"type":"object"}) }],
+            tools: vec![ToolSpec {
+                name: "end_call",
+                description: "Ends".into(),
+                parameters: json!({"type":"object"}),
+            }],
             idle_timeout_ms: Some(15_000),
         };
         let event = parsed(&Command::Configure(&shape));

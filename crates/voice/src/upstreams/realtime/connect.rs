@@ -92,8 +92,10 @@ impl Connector {
     pub async fn connect(&self) -> Result<UpstreamSocket, ConnectError> {
         let mut request =
             self.url.as_str().into_client_request().map_err(|e| ConnectError::Network(e.to_string()))?;
-        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", self.api_key.expose_secret()))
-            .map_err(|_| ConnectError::Network("the API key has characters that no header can carry".into()))?;
+        let mut bearer =
+            HeaderValue::from_str(&format!("Bearer {}", self.api_key.expose_secret())).map_err(|_| {
+                ConnectError::Network("the API key has characters that no header can carry".into())
+            })?;
         bearer.set_sensitive(true);
         // No `OpenAI-Beta` header and no subprotocol: both select shapes that the service has removed.
         request.headers_mut().insert(AUTHORIZATION, bearer);

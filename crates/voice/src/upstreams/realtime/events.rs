@@ -294,12 +294,18 @@ pub fn parse(text: &str) -> Result<ServerEvent<'_>, Malformed> {
                 _ => ResponseStatus::Failed,
             };
             let summary = body.is_summary().then(|| {
-                body.output.iter().flat_map(|o| &o.content).filter_map(|c| c.text.as_deref()).collect::<String>()
+                body.output
+                    .iter()
+                    .flat_map(|o| &o.content)
+                    .filter_map(|c| c.text.as_deref())
+                    .collect::<String>()
             });
             let failure = body.status_details.and_then(|d| d.error.map(|e| e.message).or(d.reason));
             ServerEvent::ResponseDone { response_id: body.id, status, summary, failure }
         }
-        "error" => ServerEvent::Error(event.error.ok_or_else(|| Malformed("`error` without `error`".into()))?),
+        "error" => {
+            ServerEvent::Error(event.error.ok_or_else(|| Malformed("`error` without `error`".into()))?)
+        }
         kind if is_known(kind) => ServerEvent::Ignored,
         other => ServerEvent::Unknown(other.chars().take(80).collect()),
     })
@@ -346,9 +352,19 @@ mod tests {
     #[test]
     fn reads_audio_and_words() {
         let event = parse(r#"{"type":"response.output_audio.delta","event_id":"e","response_id":"r1","item_id":"i1","output_index":0,"content_index":0,"delta":"/+8="}"#).unwrap();
-        assert_eq!(event, ServerEvent::Audio { response_id: "r1".into(), item_id: "i1".into(), payload: "/+8=" });
+        assert_eq!(
+            event,
+            ServerEvent::Audio { response_id: "r1".into(), item_id: "i1".into(), payload: "/+8=" }
+        );
         let event = parse(r#"{"type":"response.output_audio_transcript.delta","response_id":"r1","item_id":"i1","delta":"say \"hi\"\u00e9"}"#).unwrap();
-        assert_eq!(event, ServerEvent::AgentTranscript { response_id: "r1".into(), item_id: "i1".into(), text: "say \"hi\"é".into() });
+        assert_eq!(
+            event,
+            ServerEvent::AgentTranscript {
+                response_id: "r1".into(),
+                item_id: "i1".into(),
+                text: "say \"hi\"é".into()
+            }
+        );
     }
 
     /// B12: the names of function-call events are exactly these.
@@ -362,7 +378,10 @@ mod tests {
 
     #[test]
     fn errors_may_have_no_code() {
-        let event = parse(r#"{"type":"error","error":{"type":"server_error","code":null,"message":"m","param":null}}"#).unwrap();
+        let event = parse(
+            r#"{"type":"error","error":{"type":"server_error","code":null,"message":"m","param":null}}"#,
+        )
+        .unwrap();
         let ServerEvent::Error(error) = event else { panic!() };
         assert!(!error.is_fatal() && error.code.is_empty());
     }

@@ -1,0 +1,143 @@
+//! The voice session's application: admits streams, runs tools, keeps the record.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use longhouse_database::Database;
+use longhouse_voice::callers::twilio::frames::Start;
+use longhouse_voice::session::{
+    Admission, BoxFuture, Call, Ending, Entry, Host, Millis, ToolAnswer, ToolCall,
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::domain::prompt;
+use crate::domain::token::{Grant, StreamTokens};
+use crate::store::{self, Journal, OpenedCall};
+
+/// Admits streams for every tenant of this deployment.
+pub(crate) struct Desk {
+    pub(crate) database: Database,
+    pub(crate) tokens: StreamTokens,
+    /// The account whose streams are ours, where it is known.
+    pub(crate) account_sid: Option<String>,
+    pub(crate) transcription_model: String,
+}
+
+impl Host for Desk {
+    fn admit(&self, start: Start) -> BoxFuture<'static, Result<Admission, String>> {
+        let database = self.database.clone();
+        let model = self.transcription_model.clone();
+        let foreign = self.account_sid.as_ref().is_some_and(|ours| *ours != start.account_sid);
+        let grant = start
+            .parameters
+            .get("token")
+            .and_then(|token| self.tokens.check(token, &start.call_sid, unix_now()));
+        Box::pin(async move {
+            if foreign {
+                return Err("the stream belongs to another Twilio account".into());
+            }
+            let Some(grant) = grant else {
+                return Err("the stream has no valid token for its call".into());
+            };
+            let opened = store::open_stream(&database, &start.call_sid, grant)
+                .await
+                .map_err(|error| error.to_string())?
+                .ok_or("the stream's token has been used before")?;
+            Ok(admission(database, opened, grant, &start.call_sid, &model))
+        })
+    }
+}
+
+fn admission(database: Database, opened: OpenedCall, grant: Grant, call_sid: &str, model: &str) -> Admission {
+    tracing::info!(
+        call = %opened.id, call_sid, tenant = %grant.tenant, stream = grant.epoch,
+        resumed = opened.resumed.is_some(), "call answered"
+    );
+    let call = TenantCall {
+        journal: Arc::new(Journal::start(database.clone(), opened.id, grant)),
+        database,
+        id: opened.id,
+        grant,
+    };
+    Admission { agent: prompt::agent(&opened.agent, model), call: Arc::new(call), resumed: opened.resumed }
+}
+
+/// One call of one tenant.
+struct TenantCall {
+    database: Database,
+    journal: Arc<Journal>,
+    id: Uuid,
+    grant: Grant,
+}
+
+impl Call for TenantCall {
+    fn run_tool(&self, call: ToolCall) -> BoxFuture<'static, ToolAnswer> {
+        let database = self.database.clone();
+        let tenant = self.grant.tenant;
+        Box::pin(async move {
+            match call.name.as_str() {
+                "search_knowledge" => search(&database, tenant, &call).await,
+                "end_call" => ToolAnswer {
+                    output: json!({ "ok": true, "next": "Say a short goodbye if you have not." }),
+                    then: Some(Ending::AgentEnded),
+                },
+                "transfer_call" => ToolAnswer {
+                    output: json!({ "ok": true, "next": "Say that you are putting the caller through." }),
+                    then: Some(Ending::Transferred),
+                },
+                _ => answer(json!({ "error": "there is no such tool" })),
+            }
+        })
+    }
+
+    fn record(&self, entry: Entry) {
+        self.journal.record(entry);
+    }
+
+    fn finish(&self, ending: Ending, _at: Millis) -> BoxFuture<'static, ()> {
+        let (database, journal) = (self.database.clone(), Arc::clone(&self.journal));
+        let (id, grant) = (self.id, self.grant);
+        Box::pin(async move {
+            journal.flush().await;
+            if let Err(error) = store::finish_call(&database, id, grant, ending).await {
+                // The sweep closes the row; the transcript is complete.
+                tracing::error!(call = %id, %error, "the end of the call is not stored");
+            }
+        })
+    }
+}
+
+async fn search(database: &Database, tenant: Uuid, call: &ToolCall) -> ToolAnswer {
+    let Some(query) = call.arguments.get("query").and_then(|q| q.as_str()).filter(|q| !q.trim().is_empty())
+    else {
+        return answer(json!({ "error": "`query` is missing; call again with the caller's question" }));
+    };
+    match store::search_knowledge(database, tenant, query).await {
+        Ok(findings) if findings.is_empty() => answer(json!({
+            "found": false,
+            "results": [],
+            "next": "Say that you do not have that information and offer to take a message.",
+        })),
+        Ok(findings) => {
+            let results: Vec<_> = findings
+                .iter()
+                .map(|f| json!({ "id": f.id, "title": f.title, "content": f.content, "score": f.score }))
+                .collect();
+            answer(json!({ "found": true, "results": results }))
+        }
+        Err(error) => {
+            tracing::error!(%tenant, %error, "knowledge cannot be searched");
+            answer(json!({ "error": "the search failed; apologise and offer to take a message" }))
+        }
+    }
+}
+
+fn answer(output: serde_json::Value) -> ToolAnswer {
+    ToolAnswer { output, then: None }
+}
+
+/// Unix time in seconds.
+pub(crate) fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
