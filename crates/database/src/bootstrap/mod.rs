@@ -156,7 +156,8 @@ impl BootstrapError {
 /// Brings the platform schema up to date: one round trip when it already is.
 ///
 /// `passwords` are set on `postgres` and `authenticator` where they are made now, or have none yet; they are not
-/// changed otherwise (see [`set_passwords`]). Without passwords those roles cannot log in by password.
+/// changed otherwise (see [`set_passwords`]). Only a superuser can set them; without them those roles cannot log in by
+/// password.
 ///
 /// # Errors
 /// [`BootstrapError::InsufficientRights`] names what the login lacks and the SQL that an administrator has to run.
@@ -183,6 +184,7 @@ pub async fn apply(client: &mut Client, passwords: Option<&Passwords>) -> Result
 /// When the login may not change those roles.
 pub async fn set_passwords(client: &mut Client, passwords: &Passwords) -> Result<(), BootstrapError> {
     let transaction = client.transaction().await?;
+    transaction.batch_execute("set local search_path = pg_catalog").await?;
     set_password(&transaction, "postgres", &passwords.owner).await?;
     set_password(&transaction, "authenticator", &passwords.authenticator).await?;
     Ok(transaction.commit().await?)
@@ -255,9 +257,10 @@ fn checksum(sql: &str) -> String {
 
 async fn apply_once(client: &mut Client, passwords: Option<&Passwords>) -> Result<Report, BootstrapError> {
     let transaction = client.transaction().await?;
+    // The owner may create functions in public: none of them may get between a superuser and Postgres' own.
     transaction
         .batch_execute(&format!(
-            "set local lock_timeout = '{LOCK_TIMEOUT}'; set local statement_timeout = 0; \
+            "set local search_path = pg_catalog; set local lock_timeout = '{LOCK_TIMEOUT}'; set local statement_timeout = 0; \
              set local client_min_messages = warning; select pg_advisory_xact_lock({LOCK})"
         ))
         .await?;

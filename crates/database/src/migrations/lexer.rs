@@ -55,12 +55,12 @@ pub enum LexError {
         /// Byte of the backslash.
         offset: usize,
     },
-    /// `copy … from stdin` with its data in the file.
+    /// `copy … from stdin`, with its data in the file, or `copy … to stdout`.
     #[error(
-        "line {line}: `copy … from stdin` needs psql; write the rows as `insert` statements \
+        "line {line}: `copy … from stdin` and `to stdout` need psql; write the rows as `insert` statements \
          (`pg_dump --inserts` does so)"
     )]
-    CopyFromStdin {
+    CopyStream {
         /// Line of the statement, from 1.
         line: usize,
         /// Byte of the statement.
@@ -74,7 +74,7 @@ impl LexError {
         match self {
             Self::Unterminated { offset, .. }
             | Self::MetaCommand { offset, .. }
-            | Self::CopyFromStdin { offset, .. } => *offset,
+            | Self::CopyStream { offset, .. } => *offset,
         }
     }
 }
@@ -118,7 +118,7 @@ struct Shape {
     parentheses: usize,
     /// Open `begin atomic` and `case` blocks in a function's body.
     blocks: usize,
-    from_stdin: bool,
+    streams: bool,
 }
 
 impl Shape {
@@ -145,8 +145,8 @@ impl Shape {
         } else if word == "atomic" && self.previous == "begin" && self.is_routine() {
             self.blocks = 1;
         }
-        if word == "stdin" && self.previous == "from" {
-            self.from_stdin = true;
+        if matches!((self.previous.as_str(), word.as_str()), ("from", "stdin") | ("to", "stdout")) {
+            self.streams = true;
         }
         if self.words.len() < KEPT_WORDS {
             self.words.push(word.clone());
@@ -222,8 +222,8 @@ impl<'a> Lexer<'a> {
         let code = shape.first.map_or(self.at..self.at, |first| first..shape.end);
         let line = self.counted.1 + line_of(&self.text[self.counted.0..], code.start - self.counted.0) - 1;
         self.counted = (code.start, line);
-        if shape.from_stdin && shape.words.first().is_some_and(|word| word == "copy") {
-            return Err(LexError::CopyFromStdin { line, offset: code.start });
+        if shape.streams && shape.words.first().is_some_and(|word| word == "copy") {
+            return Err(LexError::CopyStream { line, offset: code.start });
         }
         Ok(Statement {
             text: &self.text[start..self.at],
@@ -437,7 +437,8 @@ mod tests {
             assert_eq!(split(text).unwrap_err().to_string(), message);
         }
         let copy = "select 1;\n\ncopy t (a) from stdin;\n1\n\\.\n";
-        assert_eq!(split(copy), Err(LexError::CopyFromStdin { line: 3, offset: 11 }));
+        assert_eq!(split(copy), Err(LexError::CopyStream { line: 3, offset: 11 }));
+        assert_eq!(split("copy t to stdout"), Err(LexError::CopyStream { line: 1, offset: 0 }));
         let meta = "select 1;\n\\restrict abc\n";
         let Err(LexError::MetaCommand { command, line: 2, .. }) = split(meta) else { panic!() };
         assert_eq!(command, "\\restrict");

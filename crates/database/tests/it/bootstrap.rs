@@ -1,5 +1,7 @@
 //! The platform schema as a Supabase project, an operator and an administrator meet it.
 
+#![allow(clippy::unwrap_used)]
+
 use longhouse_database::bootstrap::{self, BootstrapError, Passwords, Platform};
 use longhouse_database::cluster::Login;
 use longhouse_database::testing::{TestCluster, TestDatabase};

@@ -1,5 +1,7 @@
 //! Migrations as a developer, a pipeline and the Supabase command line meet them.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
