@@ -6,23 +6,29 @@ use std::time::Duration;
 
 use longhouse_config::Config;
 use longhouse_database::Database;
-use longhouse_operations::health::{About, Capacity, Check, Health, Outcome, check, check_every};
+use longhouse_operations::health::{About, Check, Health, Outcome, check, check_every};
 use longhouse_server::Drain;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpStream;
 use url::Url;
 
+use crate::applications::Applications;
 use crate::build;
 use crate::offline::Emulated;
 
 /// The registry of a serving process.
-pub(crate) fn health(config: &Config, database: &Database, emulated: Emulated, drain: &Drain) -> Health {
-    let (sessions, draining) = (drain.clone(), drain.clone());
-    let max = config.receptionist.max_calls;
+pub(crate) fn health(
+    config: &Config,
+    database: &Database,
+    emulated: Emulated,
+    applications: &Applications,
+    drain: &Drain,
+) -> Health {
+    let (applications, draining) = (applications.clone(), drain.clone());
     let mut builder = Health::builder(about())
         .check(postgres(database.clone()))
         .check(storage(config.data.clone()))
-        .capacity(move || Capacity { active: sessions.sessions(), max })
+        .capacity(move || applications.capacity())
         .draining(move || draining.is_draining());
     if config.receptionist.enabled {
         builder = builder.check(openai(config, emulated.openai));

@@ -17,18 +17,27 @@ use longhouse_server::{ApiError, Stack};
 use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::applications::Applications;
 use crate::build;
-
 /// Every route behind every layer.
-pub(crate) fn router(config: &Config, health: &Health, metrics: &Metrics, verifier: &Verifier) -> Router {
+pub(crate) fn router(
+    config: &Config,
+    applications: &Applications,
+    health: &Health,
+    metrics: &Metrics,
+    verifier: &Verifier,
+) -> Router {
     let metrics = metrics.router().layer(from_fn_with_state(verifier.clone(), local_or_service));
-    let (router, document) = described(health).merge(metrics).split_for_parts();
+    let (router, document) = described(health).merge(applications.router()).merge(metrics).split_for_parts();
     let document = document.to_json().expect("an OpenAPI document is JSON");
     let serve_document = get(move || async move { ([(CONTENT_TYPE, "application/json")], document.clone()) });
     let router = router.route("/openapi.json", serve_document);
     let mut stack = Stack::new(&config.server);
     for probe in PROBES {
         stack = stack.probe(probe);
+    }
+    for webhook in Applications::webhooks() {
+        stack = stack.webhook(webhook);
     }
     stack.apply(router)
 }

@@ -1,17 +1,22 @@
 //! `longhouse`: the server and its chores in one binary.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it is a command line
 
+mod applications;
 mod banner;
 mod build;
+mod call;
 mod checks;
 mod composition;
 mod config_command;
+mod db;
+mod emulate;
 mod offline;
 mod openapi;
 mod platform;
 mod run_state;
 mod serve;
 mod settings;
+mod signals;
 mod status;
 mod stop;
 
@@ -25,7 +30,7 @@ use clap::{Parser, Subcommand};
     name = "longhouse",
     version = build::VERSION,
     arg_required_else_help = true,
-    after_help = "Examples:\n  longhouse serve\n  longhouse status\n  longhouse stop"
+    after_help = "Examples:\n  longhouse serve\n  longhouse call --say \"What are your opening hours?\"\n  longhouse status\n  longhouse stop"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -40,6 +45,12 @@ enum Command {
     Status(status::StatusArgs),
     /// Stop the running server, letting its calls end
     Stop(stop::StopArgs),
+    /// Migrations: push, reset, list, new, repair
+    Db(db::DbArgs),
+    /// Phone a deployment and print the conversation
+    Call(Box<call::CallArgs>),
+    /// Run the providers' stand-ins by themselves
+    Emulate(emulate::EmulateArgs),
     /// Print every setting, where it comes from, and nothing secret
     Config(config_command::ConfigArgs),
     /// Print the OpenAPI description of the server's own endpoints
@@ -71,6 +82,9 @@ async fn run(command: Command) -> miette::Result<ExitCode> {
         Command::Serve(args) => Box::pin(serve::run(args)).await,
         Command::Status(args) => status::run(args).await,
         Command::Stop(args) => stop::run(args).await,
+        Command::Db(args) => Box::pin(db::run(args)).await.map(|()| ExitCode::SUCCESS),
+        Command::Call(args) => Box::pin(call::run(*args)).await.map(|()| ExitCode::SUCCESS),
+        Command::Emulate(args) => emulate::run(args).await,
         Command::Config(args) => config_command::run(args),
         Command::Openapi(args) => openapi::run(args),
         Command::Version => {

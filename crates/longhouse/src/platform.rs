@@ -10,6 +10,7 @@ use miette::{IntoDiagnostic, WrapErr};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use crate::applications::{self, Prepared};
 /// A database that is ready for requests.
 pub(crate) struct Platform {
     /// Ours to stop, where it is managed.
@@ -18,6 +19,8 @@ pub(crate) struct Platform {
     pub(crate) database: Database,
     /// For `run.json`.
     pub(crate) shown_url: String,
+    /// What the applications found or made in it.
+    pub(crate) prepared: Prepared,
     /// Latest migration, where there is any.
     pub(crate) migration_version: Option<String>,
 }
@@ -56,9 +59,9 @@ impl Platform {
             }
         };
         match Box::pin(prepare(config, &urls)).await {
-            Ok((database, migration_version)) => {
+            Ok((database, prepared, migration_version)) => {
                 let shown_url = shown(&urls.owner, cluster.is_some());
-                Ok(Self { cluster, database, shown_url, migration_version })
+                Ok(Self { cluster, database, shown_url, prepared, migration_version })
             }
             Err(report) => {
                 if let Some(cluster) = cluster
@@ -86,7 +89,7 @@ fn cluster_options(config: &Config) -> ClusterOptions {
     options
 }
 
-async fn prepare(config: &Config, urls: &Urls) -> miette::Result<(Database, Option<String>)> {
+async fn prepare(config: &Config, urls: &Urls) -> miette::Result<(Database, Prepared, Option<String>)> {
     let options = |url: &SecretString| DatabaseOptions {
         url: url.clone(),
         pool_size: config.database.pool_size,
@@ -99,12 +102,13 @@ async fn prepare(config: &Config, urls: &Urls) -> miette::Result<(Database, Opti
         tracing::info!(parts = ?report.applied, "platform schema brought up to date");
     }
     drop(admin);
-    let owner = connect_client(&options(&urls.owner)).await.into_diagnostic()?;
+    let mut owner = connect_client(&options(&urls.owner)).await.into_diagnostic()?;
+    let prepared = Box::pin(applications::prepare(config, &mut owner)).await?;
     let version =
         migration_version(&owner).await.into_diagnostic().wrap_err("reading the latest migration")?;
     drop(owner);
     let database = Database::connect(&options(&urls.requests)).await.into_diagnostic()?;
-    Ok((database, version))
+    Ok((database, prepared, version))
 }
 
 /// The project's latest migration, else the latest of any application.

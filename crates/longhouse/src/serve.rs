@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use longhouse_config::Config;
 use longhouse_database::cluster::Cluster;
+use longhouse_emulators::openai;
 use longhouse_identity::{ProjectKeys, Verifier};
 use longhouse_operations::logs;
 use longhouse_operations::metrics::Metrics;
@@ -17,15 +18,16 @@ use longhouse_server::{Drain, Listener};
 use miette::IntoDiagnostic;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::ExposeSecret;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
+use crate::applications::Applications;
 use crate::banner::{Secrets, greeting};
 use crate::offline::Emulated;
 use crate::platform::Platform;
 use crate::run_state::{RunState, process_start};
 use crate::settings::{ServerArgs, SettingsArgs};
-use crate::{build, checks, composition};
+use crate::signals::Signals;
+use crate::{build, checks, composition, emulate};
 
 /// Exit code of a process that a second signal ended, as shells report an interrupt.
 const INTERRUPTED: u8 = 130;
@@ -76,6 +78,7 @@ pub(crate) async fn run(args: ServeArgs) -> miette::Result<ExitCode> {
 /// A server that answers.
 struct Running {
     cluster: Option<Cluster>,
+    openai: Option<openai::Server>,
     drain: Drain,
     serving: JoinHandle<()>,
     upkeep: JoinHandle<()>,
@@ -90,14 +93,19 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
     if emulated.twilio {
         config.twilio.auth_token = Some(keys.twilio_auth_token.clone());
     }
+    let openai = match emulated.openai {
+        true => Some(emulate_openai(config).await?),
+        false => None,
+    };
     let metrics = Metrics::install(build::VERSION, &build::id()).into_diagnostic()?;
     let platform = Platform::start(config).await?;
     let drain = Drain::new();
-    let health = checks::health(config, &platform.database, emulated, &drain);
+    let applications = Applications::start(config, &keys, &platform.database, &drain)?;
+    let health = checks::health(config, &platform.database, emulated, &applications, &drain);
     if let Some(version) = &platform.migration_version {
         health.set_migration_version(version.clone());
     }
-    let router = composition::router(config, &health, &metrics, &Verifier::new(&keys));
+    let router = composition::router(config, &applications, &health, &metrics, &Verifier::new(&keys));
     let state = run_state(config, &keys, &platform, emulated, listener.local_addr());
     state.write(&config.data)?;
 
@@ -106,7 +114,7 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
     let milliseconds = started.elapsed().as_millis();
     println!("{}", greeting(&state, Secrets::for_output(&state), milliseconds));
     tracing::info!(address = state.api_url, emulated = ?state.emulated, "ready in {milliseconds} ms");
-    Ok(Running { cluster: platform.cluster, drain, serving, upkeep })
+    Ok(Running { cluster: platform.cluster, openai, drain, serving, upkeep })
 }
 
 impl Running {
@@ -125,11 +133,23 @@ impl Running {
             tracing::error!(%error, "the listener failed");
         }
         self.upkeep.abort();
+        if let Some(openai) = self.openai {
+            openai.stop().await;
+        }
         match self.cluster {
             Some(cluster) => cluster.stop().await.into_diagnostic(),
             None => Ok(()),
         }
     }
+}
+
+/// Runs the emulator on a port of its own and points the configuration at it.
+async fn emulate_openai(config: &mut Config) -> miette::Result<openai::Server> {
+    let options = openai::Options { session_cap: config.openai.session_cap, ..openai::Options::default() };
+    let server = emulate::start(options).await?;
+    config.openai.realtime_url = server.url();
+    config.openai.api_key = Some("emulated".into());
+    Ok(server)
 }
 
 fn run_state(
@@ -155,7 +175,7 @@ fn run_state(
         secret_key: text(&keys.secret_key),
         jwt_secret: text(&keys.jwt_secret),
         twilio_auth_token: config.twilio.auth_token.as_ref().map(text),
-        demo_number: None,
+        demo_number: platform.prepared.demo_number.clone(),
         emulated: emulated.names(),
     }
 }
@@ -197,28 +217,6 @@ fn raise_open_files() {
         && let Err(error) = setrlimit(Resource::Nofile, raised)
     {
         tracing::warn!(%error, current = ?limit.current, "the open-file limit stays low; raise it with ulimit -n");
-    }
-}
-
-/// SIGTERM and SIGINT alike.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> miette::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate()).into_diagnostic()?,
-            interrupt: signal(SignalKind::interrupt()).into_diagnostic()?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }
 
