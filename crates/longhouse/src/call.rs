@@ -15,6 +15,8 @@ use serde::Deserialize;
 use url::Url;
 
 const WEBHOOK_PATH: &str = "/functions/v1/twilio-router";
+/// A server that is being restarted is back by then; who mistyped an address is told soon.
+const PATIENCE: Duration = Duration::from_secs(3);
 const DEFAULT_QUESTION: &str = "What are your opening hours?";
 const DEFAULT_NUMBER: &str = "+15550100";
 
@@ -90,6 +92,7 @@ pub(crate) async fn run(args: CallArgs) -> miette::Result<()> {
     options.script = script(&args)?;
     options.max_duration = Duration::from_secs(args.timeout);
     options.record_limit = if args.record.is_some() { options.max_duration } else { Duration::ZERO };
+    options.webhook_patience = PATIENCE;
     options.speaker = speaker.clone();
     if speaker.is_tone() && args.wav.is_none() {
         eprintln!(
@@ -120,10 +123,12 @@ pub(crate) async fn run(args: CallArgs) -> miette::Result<()> {
     if let Some(path) = &args.record {
         report.write_recording(path).into_diagnostic()?;
     }
+    let answered = !matches!(report.outcome, Outcome::ApplicationError { .. } | Outcome::Rejected)
+        || report.duration_ms > 0;
     if args.json {
         let json = serde_json::to_string_pretty(&report).into_diagnostic()?;
         println!("{json}");
-    } else {
+    } else if answered {
         print!("{}", summary(&report));
         if let Some(path) = &args.record {
             println!("recording   {}", path.display());
@@ -241,6 +246,7 @@ impl<W: Write> Transcript<W> {
                 self.line(*at_ms, "", &format!("announcement: {text}"))?;
             }
             CallEvent::Warning { at_ms, problem } => self.line(*at_ms, "", &format!("warning {problem}"))?,
+            CallEvent::Ended { outcome: Outcome::ApplicationError { .. } | Outcome::Rejected, at_ms: 0 } => {}
             CallEvent::Ended { at_ms, .. } => self.line(*at_ms, "", "the call is over")?,
         }
         self.out.flush()

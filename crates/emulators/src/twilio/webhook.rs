@@ -1,5 +1,6 @@
 //! The signed webhook: asks the customer's application what to do with a call.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -74,10 +75,6 @@ pub(crate) struct Webhooks {
 
 impl Webhooks {
     pub(crate) fn new(options: &CallOptions, call_sid: &str) -> Result<Self, Error> {
-        let mut builder = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .user_agent(USER_AGENT);
         let local = match options.webhook.host() {
             Some(Host::Domain(name)) => name == "localhost",
             Some(Host::Ipv4(ip)) => ip.is_loopback(),
@@ -88,10 +85,7 @@ impl Webhooks {
                 ));
             }
         };
-        if local {
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().map_err(|e| Error::Options(format!("no HTTP client: {e}")))?;
+        let client = client(local)?;
         let (from, to) = (options.from.as_str(), options.to.as_str());
         let mut parameters: Vec<(String, String)> = [
             ("CallSid", call_sid),
@@ -141,8 +135,7 @@ impl Webhooks {
                 return Err(Problem::new(11205, message));
             }
             if Instant::now() + RETRY_EVERY > give_up {
-                let reason =
-                    std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                let reason = root_cause(&error);
                 return Err(Problem::new(
                     11205,
                     format!(
@@ -196,6 +189,36 @@ impl Webhooks {
         let body = read_bounded(response, MAX_AUDIO).await.map_err(failed)?;
         super::wav::read_8k(&body).map_err(|e| failed(e.to_string()))
     }
+}
+
+/// One client for loopback and one for elsewhere (which heeds proxy settings), shared by all calls:
+/// reading the trusted certificates takes longer than a call's webhook.
+fn client(local: bool) -> Result<reqwest::Client, Error> {
+    static CLIENTS: [OnceLock<reqwest::Client>; 2] = [const { OnceLock::new() }; 2];
+    let cell = &CLIENTS[usize::from(local)];
+    if let Some(client) = cell.get() {
+        return Ok(client.clone());
+    }
+    let mut builder = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        // Kept connections would belong to the async runtime of one caller, which may end.
+        .pool_max_idle_per_host(0)
+        .user_agent(USER_AGENT);
+    if local {
+        builder = builder.no_proxy();
+    }
+    let client = builder.build().map_err(|e| Error::Options(format!("no HTTP client: {e}")))?;
+    Ok(cell.get_or_init(|| client).clone())
+}
+
+/// The innermost reason, such as "Connection refused": what wraps it says nothing more.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }
 
 async fn read_twiml(response: reqwest::Response, url: &Url) -> Result<String, Problem> {

@@ -593,6 +593,30 @@ async fn a_dropped_line_has_no_stop_and_a_patient_caller_times_out() {
     assert_eq!(app.seen.lock().unwrap().events("stop").len(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_calls_share_a_process_bit_for_bit_in_real_time() {
+    const CALLS: usize = 60;
+    let app = Application::start(&[STREAM; CALLS], vec![vec![Act::Echo]; CALLS]).await;
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..CALLS {
+        let bytes: Vec<u8> = (0..16_000).map(|i| ((i * 31 + n * 7) % 251) as u8).collect();
+        let script = vec![Step::PlayUlaw(bytes.into()), Step::Wait(Duration::from_millis(500))];
+        let mut options = app.options(script);
+        options.captions = false;
+        options.record_limit = Duration::ZERO;
+        options.keep_ulaw = true;
+        calls.spawn(Caller::new(options).run());
+    }
+    while let Some(report) = calls.join_next().await {
+        let report = report.unwrap().unwrap();
+        assert_eq!(report.outcome, Outcome::HungUpByCaller);
+        assert_eq!(report.violations().count(), 0);
+        assert!(report.recording.is_empty());
+        assert!(report.received_ulaw.len() >= 16_000, "{} bytes came back", report.received_ulaw.len());
+        assert_eq!(report.received_ulaw, report.sent_ulaw[..report.received_ulaw.len()]);
+    }
+}
+
 #[tokio::test]
 async fn network_faults_are_repeatable() {
     let mut stamps = Vec::new();
