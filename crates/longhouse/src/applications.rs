@@ -26,13 +26,17 @@ pub(crate) struct Prepared {
 }
 
 /// Brings the schemas up to date, and makes something to try where nothing is and callers are emulated.
-pub(crate) async fn prepare(config: &Config, owner: &mut Client) -> miette::Result<Prepared> {
+pub(crate) async fn prepare(
+    config: &Config,
+    emulated: Emulated,
+    owner: &mut Client,
+) -> miette::Result<Prepared> {
     let mut prepared = Prepared::default();
     if config.receptionist.enabled {
         Box::pin(migrations::app(owner, "receptionist", longhouse_receptionist::MIGRATIONS))
             .await
             .into_diagnostic()?;
-        if Emulated::of(config).twilio {
+        if emulated.twilio {
             let number =
                 demo::ensure(owner).await.into_diagnostic().wrap_err("making the demonstration business")?;
             prepared.demo_number = number.map(str::to_owned);

@@ -56,6 +56,7 @@ enum Command {
     /// Print the OpenAPI description of the server's own endpoints
     Openapi(openapi::OpenapiArgs),
     /// Print version and build
+    #[command(after_help = "Example:\n  longhouse version")]
     Version,
 }
 

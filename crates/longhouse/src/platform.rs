@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::applications::{self, Prepared};
+use crate::offline::Emulated;
 /// A database that is ready for requests.
 pub(crate) struct Platform {
     /// Ours to stop, where it is managed.
@@ -38,7 +39,7 @@ struct Urls {
 
 impl Platform {
     /// Starts the managed cluster unless an external database is configured, brings schemas up to date, connects.
-    pub(crate) async fn start(config: &Config) -> miette::Result<Self> {
+    pub(crate) async fn start(config: &Config, emulated: Emulated) -> miette::Result<Self> {
         let (cluster, urls) = match &config.database.url {
             Some(url) => {
                 let url = || url.clone();
@@ -58,7 +59,7 @@ impl Platform {
                 (Some(cluster), urls)
             }
         };
-        match Box::pin(prepare(config, &urls)).await {
+        match Box::pin(prepare(config, emulated, &urls)).await {
             Ok((database, prepared, migration_version)) => {
                 let shown_url = shown(&urls.owner, cluster.is_some());
                 Ok(Self { cluster, database, shown_url, prepared, migration_version })
@@ -89,7 +90,11 @@ fn cluster_options(config: &Config) -> ClusterOptions {
     options
 }
 
-async fn prepare(config: &Config, urls: &Urls) -> miette::Result<(Database, Prepared, Option<String>)> {
+async fn prepare(
+    config: &Config,
+    emulated: Emulated,
+    urls: &Urls,
+) -> miette::Result<(Database, Prepared, Option<String>)> {
     let options = |url: &SecretString| DatabaseOptions {
         url: url.clone(),
         pool_size: config.database.pool_size,
@@ -103,7 +108,7 @@ async fn prepare(config: &Config, urls: &Urls) -> miette::Result<(Database, Prep
     }
     drop(admin);
     let mut owner = connect_client(&options(&urls.owner)).await.into_diagnostic()?;
-    let prepared = Box::pin(applications::prepare(config, &mut owner)).await?;
+    let prepared = Box::pin(applications::prepare(config, emulated, &mut owner)).await?;
     let version =
         migration_version(&owner).await.into_diagnostic().wrap_err("reading the latest migration")?;
     drop(owner);

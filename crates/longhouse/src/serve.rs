@@ -98,7 +98,7 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
         false => None,
     };
     let metrics = Metrics::install(build::VERSION, &build::id()).into_diagnostic()?;
-    let platform = Platform::start(config).await?;
+    let platform = Platform::start(config, emulated).await?;
     let drain = Drain::new();
     let applications = Applications::start(config, &keys, &platform.database, &drain)?;
     let health = checks::health(config, &platform.database, emulated, &applications, &drain);
