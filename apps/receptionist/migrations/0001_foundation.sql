@@ -129,9 +129,9 @@ create function my_role(tenant uuid) returns member_role
   language sql stable security definer set search_path = receptionist, pg_temp
   as $$ select role from memberships where tenant_id = tenant and user_id = auth.uid() $$;
 
-create function has_role(tenant uuid, least member_role) returns boolean
+create function has_role(tenant uuid, minimum member_role) returns boolean
   language sql stable set search_path = receptionist, pg_temp
-  as $$ select coalesce(my_role(tenant) >= least, false) $$;
+  as $$ select coalesce(my_role(tenant) >= minimum, false) $$;
 
 -- The tenant that the voice agent works for: named by its claims, or the owner of the number that was called.
 create function line_tenant() returns uuid
@@ -181,8 +181,6 @@ revoke all on all tables in schema receptionist from anon, authenticated;
 revoke all on all functions in schema receptionist from public, anon;
 
 grant usage on schema receptionist to authenticated, service_role, receptionist_agent;
-grant usage on schema auth to receptionist_agent;
-grant execute on function auth.jwt(), auth.uid() to receptionist_agent;
 grant execute on function my_role(uuid), has_role(uuid, member_role) to authenticated;
 grant execute on function line_tenant() to receptionist_agent;
 grant execute on function search_knowledge(text, integer) to authenticated, receptionist_agent;

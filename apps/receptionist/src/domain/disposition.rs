@@ -5,6 +5,9 @@ use longhouse_voice::callers::twilio::twiml::Verb;
 /// Streams of one call after which we stop trying.
 pub(crate) const MOST_STREAMS: i32 = 50;
 
+/// Streams announced for a call that none of them reached.
+const MOST_ATTEMPTS: i32 = 3;
+
 /// How far a call has come when Twilio asks what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Situation {
@@ -84,8 +87,10 @@ fn apology(fallback: &Fallback) -> Vec<Verb> {
 /// The situation of a call that had a stream before, from its row. `None`: it goes on with another stream.
 pub(crate) fn after_stream(status: &str, outcome: Option<&str>, epoch: i32) -> Option<Situation> {
     match (status, outcome) {
-        // A fresh call, a webhook asked twice, a server that died in mid-call: connect.
-        ("ringing" | "in_progress", _) if epoch <= MOST_STREAMS => None,
+        // A fresh call or a webhook asked twice: connect. A stream that never opens is not tried for ever.
+        ("ringing", _) if epoch <= MOST_ATTEMPTS => None,
+        // A server that died in mid-call.
+        ("in_progress", _) if epoch <= MOST_STREAMS => None,
         (_, Some("handed_over" | "connection_lost" | "crashed" | "server_lost")) if epoch <= MOST_STREAMS => {
             None
         }
@@ -106,6 +111,7 @@ mod tests {
     fn every_ending_has_its_continuation() {
         for (status, outcome, epoch, expected) in [
             ("ringing", None, 1, None),
+            ("ringing", None, 4, Some(Situation::UpstreamFailed)),
             ("in_progress", None, 2, None),
             ("interrupted", Some("handed_over"), 2, None),
             ("interrupted", Some("connection_lost"), 2, None),

@@ -62,8 +62,11 @@ pub(super) async fn open(
 ) -> Response {
     let path = uri.path_and_query().map_or("/", |p| p.as_str());
     // Twilio signs the URL that the TwiML named: the configured one, or the one it found us under.
+    // It always speaks TLS, so the signature is over `wss://` also where a proxy or a local test uses plain sockets.
     let named = shared.configured_stream_url.as_ref().filter(|url| url.path() == uri.path()).cloned();
-    let Some(url) = named.or_else(|| Url::parse(&format!("{}{path}", origin.websocket())).ok()) else {
+    let Some(url) = named
+        .or_else(|| Url::parse(&format!("{}{path}", origin.websocket().replacen("ws://", "wss://", 1))).ok())
+    else {
         return ApiError::new(StatusCode::BAD_REQUEST, "bad_request", "the Host header is not valid")
             .into_response();
     };

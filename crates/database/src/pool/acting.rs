@@ -1,5 +1,8 @@
 //! Statements that run as somebody: role, claims and statement leave in one round trip.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+
 use deadpool_postgres::Object;
 use futures_util::join;
 use tokio_postgres::error::SqlState;
@@ -38,7 +41,7 @@ impl<'a> Acting<'a> {
     }
 
     /// Runs one statement in a transaction of its own and returns its rows. Begin, role, claims, statement
-    /// and commit are pipelined: one network round trip once the statement is prepared on the connection.
+    /// and commit are pipelined: one network round trip once the connection has prepared the statement.
     ///
     /// # Errors
     /// [`Error::Query`] with Postgres' refusal (nothing is changed), or why there is no connection.
@@ -55,19 +58,8 @@ impl<'a> Acting<'a> {
     }
 
     async fn query_on(&self, connection: &Object, sql: &str, params: Params<'_>) -> Result<Vec<Row>, Error> {
-        let (assume, statement) = prepare_pair(connection, sql).await?;
-        let identity: [&(dyn ToSql + Sync); 2] = [&self.role, &self.claims];
-        let (begin, assumed, rows, commit) = join!(
-            connection.batch_execute("begin"),
-            connection.query(&assume, &identity),
-            connection.query(&statement, params),
-            connection.batch_execute("commit"),
-        );
-        begin?;
-        assumed?;
-        let rows = rows?;
-        commit?;
-        Ok(rows)
+        self.pipelined(connection, sql, async |statement| Ok(connection.query(&statement, params).await?))
+            .await
     }
 
     /// As [`Self::query`], for at most one row.
@@ -84,19 +76,47 @@ impl<'a> Acting<'a> {
     /// As [`Self::query`].
     pub async fn execute(&self, sql: &str, params: Params<'_>) -> Result<u64, Error> {
         let connection = self.database.connection().await?;
-        let (assume, statement) = prepare_pair(&connection, sql).await?;
+        let run = async |statement| Ok(connection.execute(&statement, params).await?);
+        self.pipelined(&connection, sql, run).await
+    }
+
+    /// Begin, role and claims, statement, commit: all sent before the first answer is awaited.
+    ///
+    /// A statement that this connection has not prepared yet costs one more round trip: it must be parsed as the
+    /// role, because Postgres checks the right to use a schema while parsing.
+    async fn pipelined<T>(
+        &self,
+        connection: &Object,
+        sql: &str,
+        run: impl AsyncFnOnce(Statement) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let assume = connection.prepare_cached(ASSUME).await?;
         let identity: [&(dyn ToSql + Sync); 2] = [&self.role, &self.claims];
-        let (begin, assumed, count, commit) = join!(
+        let parsed = AtomicBool::new(false);
+        let statement = async {
+            let statement = connection.prepare_cached(sql).await;
+            parsed.store(true, Ordering::Relaxed);
+            run(statement?).await
+        };
+        // `join!` polls in order, so the commit leaves right behind the statement, never before it.
+        let commit = async {
+            std::future::poll_fn(|_| {
+                if parsed.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            connection.batch_execute("commit").await
+        };
+        let (begin, assumed, result, committed) = join!(
             connection.batch_execute("begin"),
             connection.query(&assume, &identity),
-            connection.execute(&statement, params),
-            connection.batch_execute("commit"),
+            statement,
+            commit,
         );
         begin?;
         assumed?;
-        let count = count?;
-        commit?;
-        Ok(count)
+        let value = result?;
+        committed?;
+        Ok(value)
     }
 
     /// Opens a transaction for several statements. Dropped without [`RoleTransaction::commit`], it rolls back.
@@ -121,11 +141,6 @@ impl<'a> Acting<'a> {
 fn is_stale_plan(error: &Error) -> bool {
     error.sql_state() == Some(&SqlState::FEATURE_NOT_SUPPORTED)
         && matches!(error, Error::Query(e) if e.to_string().contains("cached plan") || e.as_db_error().is_some_and(|e| e.message().contains("cached plan")))
-}
-
-async fn prepare_pair(connection: &Object, sql: &str) -> Result<(Statement, Statement), Error> {
-    let (assume, statement) = join!(connection.prepare_cached(ASSUME), connection.prepare_cached(sql));
-    Ok((assume?, statement?))
 }
 
 /// Several statements that act as one role and commit together.

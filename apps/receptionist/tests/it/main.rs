@@ -1,0 +1,4 @@
+//! The receptionist, end to end: real Postgres, real sockets, real speech.
+
+mod calls;
+mod harness;
