@@ -22,7 +22,7 @@ pub(crate) const AUTH_TOKEN: &str = "test-auth-token";
 pub(crate) const JWT_SECRET: &str = "test-jwt-secret-of-more-than-32-characters";
 /// The demonstration's number.
 pub(crate) const NUMBER: &str = demo::NUMBER;
-pub(crate) const GREETING: &str = "hello, this is marigold hair studio. how can i help you?";
+pub(crate) const GREETING: &str = "Hello, this is Marigold Hair Studio. How can I help you?";
 
 /// A running receptionist and everything around it.
 pub(crate) struct TestApp {
