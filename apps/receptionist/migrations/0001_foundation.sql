@@ -13,6 +13,8 @@ begin
   if exists (select from pg_roles where rolname = 'authenticator') then
     grant receptionist_agent to authenticator;
   end if;
+  -- Servers that connect as the owner (an external database with one login) become it too.
+  execute format('grant receptionist_agent to %I', current_user);
 end $$;
 
 create type member_role as enum ('VIEWER', 'AGENT', 'MANAGER', 'OWNER');

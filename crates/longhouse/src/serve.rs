@@ -194,12 +194,14 @@ fn now() -> String {
     chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
-/// The data folder holds keys and the database: it is its owner's alone.
+/// The data folder holds keys and the database: it is its owner's alone. Root's managed Postgres runs as another
+/// user, who must be able to pass through (not to look); every file in it has a mode of its own.
 fn make_private(data: &Path) -> miette::Result<()> {
+    let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
     let made = if data.is_dir() {
-        fs::set_permissions(data, fs::Permissions::from_mode(0o700))
+        fs::set_permissions(data, fs::Permissions::from_mode(mode))
     } else {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(data)
+        fs::DirBuilder::new().recursive(true).mode(mode).create(data)
     };
     made.map_err(|error| {
         miette::miette!(
