@@ -82,19 +82,13 @@ fn hmac(token: &SecretString) -> Hmac<Sha1> {
     Hmac::new_from_slice(token.expose_secret().as_bytes()).expect("HMAC takes keys of any length")
 }
 
-/// Each distinct name, sorted, followed by each of its distinct values, sorted.
+/// Each distinct name with each of its distinct values, sorted: a name is repeated before every value.
 fn canonical_form(form: &[(String, String)]) -> String {
     let pairs: BTreeSet<(&str, &str)> = form.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
     let mut text = String::new();
-    let mut last = None;
     for (name, value) in pairs {
-        if last == Some(name) {
-            text.push_str(value);
-            continue;
-        }
         text.push_str(name);
         text.push_str(value);
-        last = Some(name);
     }
     text
 }
@@ -106,14 +100,17 @@ fn url_variants(url: &Url) -> Vec<String> {
         "https" | "wss" => 443,
         _ => 80,
     };
-    if let (None, Some(host)) = (url.port(), url.host_str()) {
+    if url.port().is_none() {
         // `Url` drops default ports; insert it after the authority.
-        let authority_end = plain.find(host).map_or(plain.len(), |i| i + host.len());
-        let (head, tail) = plain.split_at(authority_end);
+        let authority = plain.find("://").map_or(0, |i| i + 3);
+        let end = plain[authority..].find(['/', '?', '#']).map_or(plain.len(), |i| authority + i);
+        let (head, tail) = plain.split_at(end);
         variants.push(format!("{head}:{default_port}{tail}"));
-    }
-    if let Some(port) = url.port() {
-        variants.push(plain.replacen(&format!(":{port}"), "", 1));
+    } else {
+        let mut bare = url.clone();
+        if bare.set_port(None).is_ok() {
+            variants.push(bare.into());
+        }
     }
     if url.query().is_none() {
         let slashed: Vec<String> = variants
@@ -171,11 +168,14 @@ mod tests {
             let seen = Url::parse("wss://example.com/s").unwrap();
             assert!(verifier().verify(&seen, Signed::UrlOnly, &signature), "{signed}");
         }
+        // The host is the authority, not its first occurrence in the text.
+        let signature = sign(&token, "wss://s:443/s", &[]);
+        assert!(verifier().verify(&Url::parse("wss://s/s").unwrap(), Signed::UrlOnly, &signature));
     }
 
     #[test]
     fn repeated_parameters_are_sorted_and_distinct() {
-        assert_eq!(canonical_form(&form(&[("b", "2"), ("a", "z"), ("b", "1"), ("b", "2")])), "azb12");
+        assert_eq!(canonical_form(&form(&[("b", "2"), ("a", "z"), ("b", "1"), ("b", "2")])), "azb1b2");
     }
 
     #[test]
