@@ -67,16 +67,22 @@ pub fn document(verbs: &[Verb]) -> String {
 }
 
 fn element(put: &mut impl FnMut(Event<'_>), name: &str, attributes: &[(&str, &str)], text: Option<&str>) {
-    let start = BytesStart::new(name).with_attributes(attributes.iter().copied());
+    let mut start = BytesStart::new(name);
+    for (key, value) in attributes {
+        start.push_attribute((*key, clean(value).as_str()));
+    }
     match text {
         None => put(Event::Empty(start)),
         Some(text) => {
-            let clean: String = text.chars().filter(|c| !is_forbidden(*c)).collect();
             put(Event::Start(start));
-            put(Event::Text(BytesText::new(&clean)));
+            put(Event::Text(BytesText::new(&clean(text))));
             put(Event::End(BytesEnd::new(name)));
         }
     }
+}
+
+fn clean(text: &str) -> String {
+    text.chars().filter(|c| !is_forbidden(*c)).collect()
 }
 
 /// Control characters that XML 1.0 cannot carry in any form.
@@ -119,6 +125,11 @@ mod tests {
             parameters: vec![("greeting", "é".repeat(600))],
         }]);
         assert_eq!(text.matches('é').count(), 492);
+        let text = document(&[Verb::Stream {
+            url: "wss://example.com/s".into(),
+            parameters: vec![("greeting", "a\u{1}b\u{ffff}c".into())],
+        }]);
+        assert!(text.contains("value=\"abc\""), "{text}");
         let text = document(&[Verb::Say("x\u{0}\u{1b}".repeat(4000))]);
         assert!(text.len() < 3200 && !text.contains('\u{0}'));
     }
