@@ -553,6 +553,12 @@ fn already_active(id: &str) -> ApiError {
 fn recall(prompt: &mut Prompt, items: &[Item]) {
     let user = items.iter().rev().find(|item| item.is("message") && item.body["role"] == "user");
     prompt.user = user.map(Item::text).unwrap_or_default();
+    prompt.said = items
+        .iter()
+        .filter(|item| item.is("message"))
+        .filter_map(|item| Some((item.body["role"].as_str()?.to_owned(), item.text())))
+        .filter(|(_, text)| !text.trim().is_empty())
+        .collect();
     let called = |call_id: &Value| {
         let call =
             items.iter().rev().find(|item| item.is("function_call") && item.body["call_id"] == *call_id);

@@ -74,6 +74,8 @@ impl Rule {
 #[derive(Debug, Default)]
 pub(super) struct Prompt {
     pub(super) user: String,
+    /// Every message of the conversation: its role and text.
+    pub(super) said: Vec<(String, String)>,
     /// The response's own instructions.
     pub(super) instructions: Option<String>,
     /// The outputs that the last tool calls brought: the tool's name and the text.
@@ -200,9 +202,7 @@ impl Prompt {
     /// What the emulator does when no rule matches.
     fn manners(&self) -> Answer {
         if let Some(instructions) = &self.instructions {
-            return Answer::say(
-                asked_text(instructions).unwrap_or_else(|| "Hello! How can I help you today?".into()),
-            );
+            return Answer::say(self.follow(instructions));
         }
         if let Some((name, _)) = self.outputs.last() {
             return Answer::say(match name.as_str() {
@@ -234,6 +234,43 @@ impl Prompt {
             return Answer { say: None, calls: vec![self.call("search_knowledge")] };
         }
         Answer::say(format!("I am an offline emulator. I heard: {}", self.user))
+    }
+
+    /// Does what a response's own instructions ask for, as far as their words tell.
+    fn follow(&self, instructions: &str) -> String {
+        let asks = words(instructions);
+        let asks_for = |any: &[&str]| any.iter().any(|phrase| asks.contains(&words(phrase)));
+        if asks_for(&["summarise", "summarize", "summary"]) {
+            return self.summary();
+        }
+        if let Some(text) = asked_text(instructions) {
+            return text;
+        }
+        if asks_for(&["apologise", "apologize", "sorry"]) {
+            return "Sorry about the interruption. Please go on.".into();
+        }
+        if asks_for(&["looking", "checking"]) {
+            return "One moment, I am looking.".into();
+        }
+        if asks_for(&["goodbye"]) {
+            return "Thank you for calling. Goodbye!".into();
+        }
+        if asks_for(&["cut off"]) {
+            return "As I was saying.".into();
+        }
+        "Hello! How can I help you today?".into()
+    }
+
+    /// Every message in order; shortened from the front, as what was said last matters most.
+    fn summary(&self) -> String {
+        let lines = self.said.iter().map(|(role, text)| match role.as_str() {
+            "user" => format!("The caller said: {text}"),
+            "system" => format!("Before: {text}"),
+            _ => format!("The agent said: {text}"),
+        });
+        let whole = lines.collect::<Vec<_>>().join(" ");
+        let surplus = whole.chars().count().saturating_sub(MAX_ANSWER);
+        whole.chars().skip(surplus).collect()
     }
 
     fn is_question(&self) -> bool {
@@ -329,6 +366,27 @@ fn shortened(text: &str) -> String {
     match cut.rfind(['.', '!', '?']) {
         Some(stop) => cut[..=stop].to_owned(),
         None => cut.rsplit_once(' ').map_or(cut, |(head, _)| head).to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod instruction_tests {
+    use super::{Prompt, answer};
+
+    #[test]
+    fn instructions_are_followed_by_their_words() {
+        let said =
+            vec![("user".to_owned(), "How much?".to_owned()), ("assistant".to_owned(), "Ten.".to_owned())];
+        for (instructions, expected) in [
+            ("Greet the caller with exactly these words: \"Hi there.\"", "Hi there."),
+            ("Summarise this call: who, what", "The caller said: How much? The agent said: Ten."),
+            ("The line broke. Apologise in a few words.", "Sorry about the interruption. Please go on."),
+            ("Say in at most six words that you are looking it up.", "One moment, I am looking."),
+        ] {
+            let prompt =
+                Prompt { said: said.clone(), instructions: Some(instructions.into()), ..Prompt::default() };
+            assert_eq!(answer(&[], &prompt).say.as_deref(), Some(expected), "{instructions}");
+        }
     }
 }
 
