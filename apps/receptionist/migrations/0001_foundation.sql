@@ -170,6 +170,38 @@ create trigger touch before update on agents for each row execute function touch
 create trigger touch before update on knowledge for each row execute function touch();
 create trigger touch before update on turns for each row execute function touch();
 
+-- Members who belong to two tenants could carry a row from one to the other; policies see only one row at a time.
+create function stay_in_tenant() returns trigger language plpgsql as $$
+begin
+  if new.tenant_id is distinct from old.tenant_id then
+    raise exception 'a row of % cannot be moved to another tenant', tg_table_name
+      using errcode = 'check_violation', hint = 'Insert it there and delete it here.';
+  end if;
+  return new;
+end $$;
+create trigger stay_in_tenant before update on memberships for each row execute function stay_in_tenant();
+create trigger stay_in_tenant before update on agents for each row execute function stay_in_tenant();
+create trigger stay_in_tenant before update on knowledge for each row execute function stay_in_tenant();
+create trigger stay_in_tenant before update on calls for each row execute function stay_in_tenant();
+create trigger stay_in_tenant before update on turns for each row execute function stay_in_tenant();
+
+-- A tenant without an owner could be managed by nobody. Security definer, because all owners count, whoever asks.
+create function keep_an_owner() returns trigger
+  language plpgsql security definer set search_path = receptionist, pg_temp
+  as $$
+begin
+  -- Two owners who leave at the same moment would each still see the other. A tenant that is itself being
+  -- deleted takes its members with it.
+  perform from tenants where id = old.tenant_id for no key update;
+  if found and not exists (select from memberships where tenant_id = old.tenant_id and role = 'OWNER') then
+    raise exception 'a tenant needs at least one owner'
+      using errcode = 'check_violation', hint = 'Make another member OWNER first, or delete the tenant.';
+  end if;
+  return null;
+end $$;
+create trigger keep_an_owner after update or delete on memberships
+  for each row when (old.role = 'OWNER') execute function keep_an_owner();
+
 alter table tenants enable row level security;
 alter table memberships enable row level security;
 alter table numbers enable row level security;

@@ -1,7 +1,7 @@
 //! The voice session's application: admits streams, runs tools, keeps the record.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use longhouse_database::Database;
 use longhouse_voice::callers::twilio::frames::Start;
@@ -14,6 +14,10 @@ use uuid::Uuid;
 use crate::domain::prompt;
 use crate::domain::token::{Grant, StreamTokens};
 use crate::store::{self, Journal, OpenedCall};
+
+/// Tries to store the end of a call while the database is away, and the pause between them: a minute in all.
+const FINISH_TRIES: u32 = 120;
+const FINISH_RETRY: Duration = Duration::from_millis(500);
 
 /// Admits streams for every tenant of this deployment.
 pub(crate) struct Desk {
@@ -98,11 +102,27 @@ impl Call for TenantCall {
     fn finish(&self, ending: Ending, _at: Millis) -> BoxFuture<'static, ()> {
         let (database, journal) = (self.database.clone(), Arc::clone(&self.journal));
         let (id, grant) = (self.id, self.grant);
-        Box::pin(async move {
+        // A task of its own: it goes on trying when the session has stopped waiting.
+        let finishing = tokio::spawn(async move {
             journal.flush().await;
-            if let Err(error) = store::finish_call(&database, id, grant, ending).await {
-                // The sweep closes the row; the transcript is complete.
-                tracing::error!(call = %id, %error, "the end of the call is not stored");
+            for attempt in 1..=FINISH_TRIES {
+                match store::finish_call(&database, id, grant, ending).await {
+                    Ok(()) => return,
+                    Err(error) if error.is_transient() && attempt < FINISH_TRIES => {
+                        tracing::warn!(call = %id, %error, attempt, "the end of the call is not stored yet");
+                        tokio::time::sleep(FINISH_RETRY).await;
+                    }
+                    // The sweep closes the row; the transcript is complete.
+                    Err(error) => {
+                        tracing::error!(call = %id, %error, "the end of the call is not stored");
+                        return;
+                    }
+                }
+            }
+        });
+        Box::pin(async move {
+            if let Err(error) = finishing.await {
+                tracing::error!(call = %id, %error, "storing the end of a call failed");
             }
         })
     }

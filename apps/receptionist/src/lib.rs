@@ -109,7 +109,12 @@ impl Shared {
     /// Where the stream is opened: without a query, because Twilio drops it.
     pub(crate) fn stream_url(&self, origin: &PublicOrigin) -> String {
         match &self.configured_stream_url {
-            Some(url) => url.as_str().trim_end_matches('/').to_owned(),
+            Some(url) => {
+                let mut url = url.clone();
+                url.set_query(None);
+                url.set_fragment(None);
+                url.as_str().trim_end_matches('/').to_owned()
+            }
             None => format!("{}/functions/v1/twilio-voice-realtime", origin.websocket()),
         }
     }

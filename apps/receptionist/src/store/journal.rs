@@ -109,8 +109,9 @@ async fn store(database: &Database, call: Uuid, grant: Grant, entry: &Entry) -> 
         Entry::Tool { after, name, arguments, output, took } => acting
             .execute(
                 "insert into receptionist.tool_runs (call_id, tenant_id, after_ordinal, name, arguments, output, took_ms)
-                 values ($1, $2, $3, $4, $5, $6, $7)",
-                &[&call, &grant.tenant, after, name, arguments, output, &millis(took.as_millis())],
+                 select c.id, c.tenant_id, $3, $4, $5, $6, $7
+                 from receptionist.calls c where c.id = $1 and c.opened_epoch = $2",
+                &[&call, &grant.epoch, after, name, arguments, output, &millis(took.as_millis())],
             )
             .await
             .map(drop),
