@@ -1,6 +1,6 @@
 //! A real server for each test: Postgres with the schema, the speech emulator, HTTP on a free port.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use longhouse_database::cluster::Login;
@@ -18,6 +18,8 @@ use longhouse_voice::upstreams::realtime::Connector;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use crate::outage::Outage;
+
 pub(crate) const AUTH_TOKEN: &str = "test-auth-token";
 pub(crate) const JWT_SECRET: &str = "test-jwt-secret-of-more-than-32-characters";
 /// The demonstration's number.
@@ -32,6 +34,8 @@ pub(crate) struct TestApp {
     pub(crate) upstream: openai::Server,
     pub(crate) drain: Drain,
     pub(crate) receptionist: Receptionist,
+    /// The receptionist's road to the database.
+    pub(crate) outage: Outage,
     // Dropped last: everything above uses it.
     test_database: TestDatabase,
 }
@@ -44,6 +48,7 @@ pub(crate) struct Setup {
     pub(crate) tokens: Vec<&'static str>,
     pub(crate) public_url: Option<Url>,
     pub(crate) stream_url: Option<Url>,
+    pub(crate) trusted_proxies: Vec<IpAddr>,
 }
 
 impl Default for Setup {
@@ -59,8 +64,29 @@ impl Default for Setup {
             tokens: vec![AUTH_TOKEN],
             public_url: None,
             stream_url: None,
+            trusted_proxies: Vec::new(),
         }
     }
+}
+
+impl Setup {
+    /// A voice that costs nothing, and answers that come at once: for tests of what happens around the words.
+    pub(crate) fn quick() -> Self {
+        let mut setup = Self::default();
+        setup.upstream.speaker = Speaker::tone();
+        setup.upstream.transcription_delay = Duration::from_millis(100);
+        setup
+    }
+}
+
+/// Waits for a reply, as [`Step::reply`], but not as long as a person would after it.
+pub(crate) fn reply() -> Step {
+    Step::WaitForReply { quiet_ms: 500, timeout: Duration::from_secs(15) }
+}
+
+/// Says a text.
+pub(crate) fn say(text: &str) -> Step {
+    Step::Say(text.to_owned())
 }
 
 impl TestApp {
@@ -75,10 +101,11 @@ impl TestApp {
         }
         let test_database = database().await;
         let owner = connect(&test_database.owner_url).await;
-        let database = pool(&test_database.authenticator_url).await;
+        let outage = Outage::before(&test_database.authenticator_url).await;
+        let database = pool(&outage.url(&test_database.authenticator_url)).await;
         let upstream = openai::Server::start(setup.upstream.clone()).await.unwrap();
         let (address, drain, receptionist) = launch(&setup, database.clone(), &upstream.url()).await;
-        Self { address, database, owner, upstream, drain, receptionist, test_database }
+        Self { address, database, owner, upstream, drain, receptionist, outage, test_database }
     }
 
     /// A second server on the same database and upstream, as after a deploy.
@@ -103,6 +130,22 @@ impl TestApp {
         options.script = script;
         options.max_duration = Duration::from_secs(60);
         options
+    }
+
+    /// What the demonstration's agent says first, and where it sends callers who want a person.
+    pub(crate) async fn set_agent(&self, greeting: Option<&str>, forward_number: Option<&str>) {
+        self.owner
+            .execute(
+                "update receptionist.agents set greeting = $1, forward_number = $2",
+                &[&greeting, &forward_number],
+            )
+            .await
+            .unwrap();
+    }
+
+    /// A call to the demonstration's number in the voice of [`Setup::quick`].
+    pub(crate) fn quick_call(&self, script: Vec<Step>) -> CallOptions {
+        CallOptions { speaker: Speaker::tone(), record_limit: Duration::ZERO, ..self.call(script) }
     }
 
     /// (status, outcome) of a call.
@@ -144,6 +187,14 @@ impl TestApp {
             .collect()
     }
 
+    /// What the agent said according to the transcript, as one line.
+    pub(crate) async fn agent_text(&self, call_sid: &str) -> String {
+        let turns = self.turns(call_sid).await;
+        let said: Vec<&str> =
+            turns.iter().filter(|(who, _, _)| who == "agent").map(|(_, text, _)| text.as_str()).collect();
+        said.join(" ")
+    }
+
     /// The transcript as one text, lower-cased.
     pub(crate) async fn transcript(&self, call_sid: &str) -> String {
         let turns = self.turns(call_sid).await;
@@ -151,7 +202,11 @@ impl TestApp {
     }
 }
 
-async fn launch(setup: &Setup, database: Database, upstream: &Url) -> (SocketAddr, Drain, Receptionist) {
+pub(crate) async fn launch(
+    setup: &Setup,
+    database: Database,
+    upstream: &Url,
+) -> (SocketAddr, Drain, Receptionist) {
     let drain = Drain::new();
     let connector =
         Connector::new(upstream, "gpt-realtime-2.1", "test-key".to_owned().into(), Duration::from_secs(3))
@@ -171,6 +226,7 @@ async fn launch(setup: &Setup, database: Database, upstream: &Url) -> (SocketAdd
     let (router, _) = receptionist.router().split_for_parts();
     let settings = longhouse_config::Server {
         public_url: setup.public_url.clone(),
+        trusted_proxies: setup.trusted_proxies.clone(),
         ..longhouse_config::Server::default()
     };
     let mut stack = Stack::new(&settings);
