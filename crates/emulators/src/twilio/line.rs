@@ -185,6 +185,8 @@ impl Line {
                     self.position += take;
                     speaking = true;
                     if self.position >= ulaw.len() {
+                        // Also when the agent spoke unasked before: a reply comes after the words.
+                        self.hearing.expect_new_speech();
                         self.next_cue();
                     }
                     break;
