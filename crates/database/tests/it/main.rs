@@ -3,3 +3,4 @@
 mod bootstrap;
 mod cluster;
 mod migrations;
+mod pool;
