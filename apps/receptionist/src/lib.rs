@@ -120,6 +120,11 @@ impl Shared {
     }
 }
 
+/// The description of the application's routes, without a running application.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    routes::described().into_openapi()
+}
+
 impl Receptionist {
     /// Starts the application and its background work.
     pub fn start(options: Options) -> Self {

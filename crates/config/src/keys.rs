@@ -238,7 +238,7 @@ pub(crate) static KEYS: &[Key] = &[
         Optional<Secret<32>>,
         [],
         "Secret behind the one-time stream tokens; the same on every server of a deployment.",
-        unset: "generated, kept in the database"
+        unset: "derived from the JWT secret"
     ),
     key!(
         log.filter,

@@ -143,7 +143,7 @@ pub struct Receptionist {
     pub start_timeout: Duration,
     /// Longest run of one tool. Default 8 s.
     pub tool_timeout: Duration,
-    /// Secret behind the one-time stream tokens; unset: generated and kept in the database.
+    /// Secret behind the one-time stream tokens; unset: derived from the JWT secret.
     pub stream_secret: Option<SecretString>,
 }
 

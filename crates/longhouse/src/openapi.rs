@@ -14,7 +14,8 @@ pub(crate) struct OpenapiArgs {}
 
 pub(crate) fn run(_: OpenapiArgs) -> miette::Result<ExitCode> {
     let health = Health::builder(checks::about()).build();
-    let document = composition::described(&health).into_openapi();
+    let mut document = composition::described(&health).into_openapi();
+    document.merge(longhouse_receptionist::openapi());
     println!("{}", document.to_pretty_json().into_diagnostic()?);
     Ok(ExitCode::SUCCESS)
 }

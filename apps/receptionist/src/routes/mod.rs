@@ -22,17 +22,21 @@ pub const WEBHOOKS: &[&str] = &[
 ];
 
 pub(crate) fn router(shared: Arc<Shared>) -> OpenApiRouter {
-    let mut router = OpenApiRouter::new();
+    let mut router = described();
     // TWILIO_STREAM_URL may name another path of this server, as the seed's stand-alone service did with its root.
     if let Some(path) = shared.configured_stream_url.as_ref().map(Url::path)
         && !WEBHOOKS.contains(&path)
     {
         router = router.route(path, get(stream::open));
     }
-    router
+    router.with_state(shared)
+}
+
+/// The routes that every deployment has, with their description.
+pub(crate) fn described() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new()
         .routes(routes!(voice::seed_post, voice::seed_get))
         .routes(routes!(voice::voice_post, voice::voice_get))
         .routes(routes!(stream::seed_stream))
         .routes(routes!(stream::stream))
-        .with_state(shared)
 }
