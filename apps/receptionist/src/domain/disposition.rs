@@ -89,15 +89,20 @@ pub(crate) fn after_stream(status: &str, outcome: Option<&str>, epoch: i32) -> O
     match (status, outcome) {
         // A fresh call or a webhook asked twice: connect. A stream that never opens is not tried for ever.
         ("ringing", _) if epoch <= MOST_ATTEMPTS => None,
+        // Admitted too late: the caller is still on the line.
+        (_, Some("refused")) if epoch <= MOST_ATTEMPTS => None,
         // A server that died in mid-call.
         ("in_progress", _) if epoch <= MOST_STREAMS => None,
         (_, Some("handed_over" | "connection_lost" | "crashed" | "server_lost")) if epoch <= MOST_STREAMS => {
             None
         }
         (_, Some("transferred")) => Some(Situation::Transferred),
-        (_, Some("upstream_failed" | "handed_over" | "connection_lost" | "crashed" | "server_lost")) => {
-            Some(Situation::UpstreamFailed)
-        }
+        (
+            _,
+            Some(
+                "upstream_failed" | "refused" | "handed_over" | "connection_lost" | "crashed" | "server_lost",
+            ),
+        ) => Some(Situation::UpstreamFailed),
         ("ringing" | "in_progress", _) => Some(Situation::UpstreamFailed),
         _ => Some(Situation::Over),
     }
@@ -117,6 +122,8 @@ mod tests {
             ("interrupted", Some("connection_lost"), 2, None),
             ("completed", Some("server_lost"), 2, None),
             ("in_progress", None, 99, Some(Situation::UpstreamFailed)),
+            ("completed", Some("refused"), 2, None),
+            ("completed", Some("refused"), 4, Some(Situation::UpstreamFailed)),
             ("completed", Some("transferred"), 2, Some(Situation::Transferred)),
             ("completed", Some("upstream_failed"), 2, Some(Situation::UpstreamFailed)),
             ("completed", Some("agent_ended"), 2, Some(Situation::Over)),

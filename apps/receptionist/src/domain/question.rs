@@ -39,7 +39,8 @@ const LONGEST: usize = 500;
 
 /// The question with the other words for what it asks.
 pub(crate) fn widened(question: &str) -> String {
-    let question: String = question.chars().take(LONGEST).collect();
+    // Postgres has no NUL in texts.
+    let question: String = question.chars().filter(|c| *c != '\0').take(LONGEST).collect();
     let words: Vec<String> = question
         .split(|c: char| !c.is_alphanumeric())
         .filter(|w| !w.is_empty())
@@ -66,6 +67,7 @@ mod tests {
         assert!(widened("How much is a haircut?").contains(" price"));
         assert!(widened("Are you open on Sunday").contains(" hours"));
         assert_eq!(widened("Do you sell shampoo?"), "Do you sell shampoo?");
+        assert_eq!(widened("a\0b"), "ab");
         assert!(widened(&"é".repeat(9_999)).chars().count() == 500);
     }
 }

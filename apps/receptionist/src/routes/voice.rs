@@ -193,7 +193,16 @@ async fn decide(request: &Webhook) -> (Situation, Fallback) {
         return (Situation::Transferred, line.fallback);
     }
     if shared.drain.is_draining() {
-        return (Situation::Stopping, line.fallback);
+        // A call that is over, or goes to a person, need not wait for the next server.
+        let decided = match store::registered_call(&shared.database, line.tenant, call_sid).await {
+            Ok(Some(call)) => after_stream(&call.status, call.outcome.as_deref(), call.epoch),
+            Ok(None) => None,
+            Err(error) => {
+                tracing::error!(call_sid, %error, "the call cannot be looked up");
+                None
+            }
+        };
+        return (decided.unwrap_or(Situation::Stopping), line.fallback);
     }
     let call = match store::register_call(&shared.database, line.tenant, call_sid, from.as_deref(), &to).await
     {

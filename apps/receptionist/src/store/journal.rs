@@ -1,5 +1,6 @@
 //! The running transcript: entries leave the session at once and are stored by a task of their own.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use longhouse_database::{Database, Error};
@@ -111,7 +112,7 @@ async fn store(database: &Database, call: Uuid, grant: Grant, entry: &Entry) -> 
                 "insert into receptionist.tool_runs (call_id, tenant_id, after_ordinal, name, arguments, output, took_ms)
                  select c.id, c.tenant_id, $3, $4, $5, $6, $7
                  from receptionist.calls c where c.id = $1 and c.opened_epoch = $2",
-                &[&call, &grant.epoch, after, name, arguments, output, &millis(took.as_millis())],
+                &[&call, &grant.epoch, after, name, &storable(arguments), &storable(output), &millis(took.as_millis())],
             )
             .await
             .map(drop),
@@ -149,7 +150,7 @@ async fn store_turn(
                 &grant.epoch,
                 &turn.ordinal,
                 &speaker,
-                &turn.text,
+                &storable(&turn.text),
                 &millis(turn.started.0.into()),
                 &millis(turn.ended.0.into()),
                 &turn.interrupted,
@@ -157,6 +158,11 @@ async fn store_turn(
         )
         .await
         .map(drop)
+}
+
+/// Postgres has no NUL in texts; what a model wrote around one is kept.
+fn storable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "").into() } else { text.into() }
 }
 
 fn millis(value: u128) -> i64 {

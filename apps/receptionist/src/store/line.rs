@@ -71,3 +71,19 @@ pub(crate) async fn register_call(
     row.map(|row| RegisteredCall { status: row.get(0), outcome: row.get(1), epoch: row.get(2) })
         .ok_or_else(|| Error::Unavailable("the call's row was not returned".into()))
 }
+
+/// A call's row as it is, for a server that will not open another stream. `None`: it has no row yet.
+pub(crate) async fn registered_call(
+    database: &Database,
+    tenant: Uuid,
+    call_sid: &str,
+) -> Result<Option<RegisteredCall>, Error> {
+    let row = database
+        .as_role(&agent_of(tenant))
+        .query_opt(
+            "select status::text, outcome, epoch from receptionist.calls where call_sid = $1",
+            &[&call_sid],
+        )
+        .await?;
+    Ok(row.map(|row| RegisteredCall { status: row.get(0), outcome: row.get(1), epoch: row.get(2) }))
+}

@@ -12,7 +12,7 @@ use uuid::Uuid;
 pub(crate) use calls::{OpenedCall, close_lost_calls, finish_call, open_stream};
 pub(crate) use journal::Journal;
 pub(crate) use knowledge::search_knowledge;
-pub(crate) use line::{find_line, register_call};
+pub(crate) use line::{find_line, register_call, registered_call};
 
 /// The Postgres role that a voice agent acts as.
 pub const AGENT_ROLE: &str = "receptionist_agent";
