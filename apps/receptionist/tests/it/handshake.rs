@@ -16,10 +16,10 @@ use crate::harness::{AUTH_TOKEN, JWT_SECRET, Setup, TestApp};
 use crate::outage::Road;
 use crate::webhook::{Ask, parameter};
 
-const CALL_SID: &str = "CAabcdefabcdefabcdefabcdefabcdefab";
-const STREAM_SID: &str = "MZ0123456789abcdef0123456789abcdef";
-const ACCOUNT_SID: &str = "AC0123456789abcdef0123456789abcdef";
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const CALL_SID: &str = "CAabcdefabcdefabcdefabcdefabcdefab";
+pub(crate) const STREAM_SID: &str = "MZ0123456789abcdef0123456789abcdef";
+pub(crate) const ACCOUNT_SID: &str = "AC0123456789abcdef0123456789abcdef";
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 async fn app() -> TestApp {
     let mut setup = Setup::quick();
@@ -30,11 +30,11 @@ async fn app() -> TestApp {
 }
 
 /// Rings, and returns the announced stream.
-async fn ring(app: &TestApp, call_sid: &str) -> twiml::Stream {
+pub(crate) async fn ring(app: &TestApp, call_sid: &str) -> twiml::Stream {
     Ask::new(app).with("CallSid", call_sid).stream().await
 }
 
-async fn open(app: &TestApp) -> StreamClient {
+pub(crate) async fn open(app: &TestApp) -> StreamClient {
     let url = app.url("/functions/v1/twilio-voice-realtime");
     StreamClient::connect(&socket(&url), None, &Signature::Token(AUTH_TOKEN.into())).await.unwrap()
 }
@@ -43,7 +43,7 @@ fn socket(url: &Url) -> Url {
     Url::parse(&url.as_str().replacen("http", "ws", 1)).unwrap()
 }
 
-fn start(call_sid: &str, token: Option<&str>) -> String {
+pub(crate) fn start(call_sid: &str, token: Option<&str>) -> String {
     frames::start(&frames::Start {
         stream_sid: STREAM_SID.into(),
         call_sid: call_sid.into(),
@@ -57,7 +57,7 @@ fn media(index: u32, ulaw: &[u8]) -> String {
 }
 
 /// Everything received until the server closes; fails if it does not.
-async fn until_closed(client: &mut StreamClient) -> Vec<String> {
+pub(crate) async fn until_closed(client: &mut StreamClient) -> Vec<String> {
     let mut texts = Vec::new();
     tokio::time::timeout(PATIENCE, async {
         loop {
@@ -74,7 +74,7 @@ async fn until_closed(client: &mut StreamClient) -> Vec<String> {
 }
 
 /// The first audio, which is the greeting.
-async fn greeting(client: &mut StreamClient) -> Value {
+pub(crate) async fn greeting(client: &mut StreamClient) -> Value {
     tokio::time::timeout(PATIENCE, async {
         loop {
             match client.receive().await {
@@ -169,11 +169,19 @@ async fn a_stream_without_a_good_token_is_closed() {
         ("empty token", CALL_SID, Some("")),
         ("junk", CALL_SID, Some("a.b.c.d")),
         ("tampered", CALL_SID, Some(tampered.as_str())),
-        ("forged", CALL_SID, Some(token("another-secret-of-32-characters!", CALL_SID, tenant, 1, now() + 30).as_str())),
+        (
+            "forged",
+            CALL_SID,
+            Some(token("another-secret-of-32-characters!", CALL_SID, tenant, 1, now() + 30).as_str()),
+        ),
         ("expired", CALL_SID, Some(token(JWT_SECRET, CALL_SID, tenant, 1, now() - 1).as_str())),
         ("another call's", CALL_SID, Some(others)),
         ("for another call", other_call, Some(good)),
-        ("a stream that was not announced", CALL_SID, Some(token(JWT_SECRET, CALL_SID, tenant, 7, now() + 30).as_str())),
+        (
+            "a stream that was not announced",
+            CALL_SID,
+            Some(token(JWT_SECRET, CALL_SID, tenant, 7, now() + 30).as_str()),
+        ),
         ("another tenant", CALL_SID, Some(foreign.as_str())),
         ("no such call", "CA9", Some(token(JWT_SECRET, "CA9", tenant, 1, now() + 30).as_str())),
     ] {
@@ -284,9 +292,19 @@ async fn nonsense_does_not_end_a_call() {
     let stream = ring(&app, CALL_SID).await;
     let mut client = open(&app).await;
     let nonsense = [
-        "", "nonsense", "[]", "null", "{}", "{\"event\":7}", "{\"event\":\"start\"}", "{\"event\":\"media\"}",
-        "{\"event\":\"media\",\"media\":{\"payload\":\"***\"}}", "{\"event\":\"mark\",\"mark\":{\"name\":\"99\"}}",
-        "{\"event\":\"from the future\"}", "\u{0}", "{\"event\":\"dtmf\",\"dtmf\":{\"digit\":\"\"}}",
+        "",
+        "nonsense",
+        "[]",
+        "null",
+        "{}",
+        "{\"event\":7}",
+        "{\"event\":\"start\"}",
+        "{\"event\":\"media\"}",
+        "{\"event\":\"media\",\"media\":{\"payload\":\"***\"}}",
+        "{\"event\":\"mark\",\"mark\":{\"name\":\"99\"}}",
+        "{\"event\":\"from the future\"}",
+        "\u{0}",
+        "{\"event\":\"dtmf\",\"dtmf\":{\"digit\":\"\"}}",
     ];
     for text in nonsense {
         client.send_text(text).await.unwrap();
@@ -334,8 +352,7 @@ async fn audio_of_another_format_is_refused() {
         json!({"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 2}),
     ] {
         let stream = ring(&app, &format!("CA{}", Uuid::new_v4().simple())).await;
-        let mut message: Value =
-            serde_json::from_str(&start(CALL_SID, parameter(&stream, "token"))).unwrap();
+        let mut message: Value = serde_json::from_str(&start(CALL_SID, parameter(&stream, "token"))).unwrap();
         message["start"]["mediaFormat"] = format.clone();
         let mut client = open(&app).await;
         client.send_text(message.to_string()).await.unwrap();
@@ -364,11 +381,9 @@ async fn oversized_messages_end_the_stream() {
     // Below the bound is accepted.
     client.send_text(media(0, &vec![0xff; 40 * 1024])).await.unwrap();
     client.ping().await.unwrap();
-    tokio::time::timeout(PATIENCE, async {
-        while !matches!(client.receive().await, Received::Pong) {}
-    })
-    .await
-    .expect("no pong");
+    tokio::time::timeout(PATIENCE, async { while !matches!(client.receive().await, Received::Pong) {} })
+        .await
+        .expect("no pong");
     let _ = client.send_text(huge).await;
     until_closed(&mut client).await;
     app.wait_for_outcome(CALL_SID, "connection_lost").await;

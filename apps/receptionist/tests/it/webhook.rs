@@ -39,7 +39,12 @@ impl Ask {
     fn at(address: Url) -> Self {
         // Every request is another call, unless a test says otherwise.
         let call_sid = format!("CA{}", uuid::Uuid::new_v4().simple());
-        let form = [("CallSid", call_sid.as_str()), ("From", "+12025550199"), ("To", NUMBER), ("CallStatus", "ringing")];
+        let form = [
+            ("CallSid", call_sid.as_str()),
+            ("From", "+12025550199"),
+            ("To", NUMBER),
+            ("CallStatus", "ringing"),
+        ];
         Self {
             signed_url: address.to_string(),
             address,
@@ -98,7 +103,8 @@ impl Ask {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let mut request = if self.get { client.get(self.address) } else { client.post(self.address) };
         if let Some(token) = &self.token {
-            let form: &[_] = if self.body.is_some() { &[] } else { self.signed_form.as_ref().unwrap_or(&self.form) };
+            let form: &[_] =
+                if self.body.is_some() { &[] } else { self.signed_form.as_ref().unwrap_or(&self.form) };
             request = request.header(self.signature_header, sign(&self.signed_url, form, token));
         }
         for (name, value) in self.headers {
@@ -107,9 +113,9 @@ impl Ask {
         let response = match (self.body, self.get) {
             (Some((kind, body)), _) => request.header(CONTENT_TYPE, kind).body(body),
             (None, true) => request,
-            (None, false) => request.header(CONTENT_TYPE, FORM).body(
-                form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.form).finish(),
-            ),
+            (None, false) => request
+                .header(CONTENT_TYPE, FORM)
+                .body(form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.form).finish()),
         }
         .send()
         .await
@@ -262,9 +268,8 @@ async fn the_public_name_is_what_is_signed() {
 
     let trusting = Setup { trusted_proxies: vec!["127.0.0.1".parse().unwrap()], ..Setup::quick() };
     let app = TestApp::with(trusting).await;
-    let forwarded = |host: &str| {
-        Ask::new(&app).header("X-Forwarded-Host", host).header("X-Forwarded-Proto", "https")
-    };
+    let forwarded =
+        |host: &str| Ask::new(&app).header("X-Forwarded-Host", host).header("X-Forwarded-Proto", "https");
     let stream =
         forwarded("a.example").signed_as("https://a.example/functions/v1/twilio-router").stream().await;
     assert_eq!(stream.url, "wss://a.example/functions/v1/twilio-voice-realtime");
@@ -421,7 +426,10 @@ async fn a_number_and_a_call_belong_to_one_tenant() {
     let app = TestApp::with(Setup::quick()).await;
     let other: uuid::Uuid = app
         .owner
-        .query_one("insert into receptionist.tenants (name, slug) values ('Other', 'other') returning id", &[])
+        .query_one(
+            "insert into receptionist.tenants (name, slug) values ('Other', 'other') returning id",
+            &[],
+        )
         .await
         .unwrap()
         .get(0);
@@ -494,7 +502,8 @@ async fn a_stopping_server_asks_for_a_moment() {
     app.drain.begin(Duration::from_secs(20));
     for _ in 0..5 {
         let document = Ask::new(&app).with("CallSid", CALL_SID).twiml().await;
-        let [Verb::Say { .. }, Verb::Pause { seconds: 1..=5 }, Verb::Redirect { url, .. }] = &document.verbs[..]
+        let [Verb::Say { .. }, Verb::Pause { seconds: 1..=5 }, Verb::Redirect { url, .. }] =
+            &document.verbs[..]
         else {
             panic!("{document:?}")
         };
@@ -504,6 +513,33 @@ async fn a_stopping_server_asks_for_a_moment() {
     let (address, _drain, _receptionist) = app.second(Setup::quick()).await;
     let next = Ask::at(Url::parse(&format!("http://{address}{PATH}")).unwrap());
     next.with("CallSid", CALL_SID).stream().await;
+}
+
+/// Who has said goodbye, or asked for a person, does not wait for the next server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_server_still_ends_and_transfers_calls() {
+    let app = TestApp::with(Setup::quick()).await;
+    app.set_agent(None, Some("+12025550177")).await;
+    let ask = || Ask::new(&app).with("CallSid", CALL_SID);
+    ask().stream().await;
+    app.drain.begin(Duration::from_secs(20));
+    for (outcome, expected) in [
+        ("transferred", vec![Verb::Dial { number: "+12025550177".into() }, Verb::Hangup]),
+        ("agent_ended", vec![Verb::Hangup]),
+    ] {
+        let end = "update receptionist.calls set status = 'completed', outcome = $1";
+        app.owner.execute(end, &[&outcome]).await.unwrap();
+        let (status, _, body) = ask().send().await;
+        assert_eq!(status, 200);
+        assert_eq!(twiml::parse(&body).unwrap().verbs, expected, "{outcome}");
+    }
+    // A call that is handed over does wait.
+    app.owner
+        .execute("update receptionist.calls set status = 'interrupted', outcome = 'handed_over'", &[])
+        .await
+        .unwrap();
+    let document = ask().twiml().await;
+    assert!(matches!(document.verbs[..], [.., Verb::Redirect { .. }]), "{document:?}");
 }
 
 /// A stream that never opens is not announced for ever: somebody is on the line, hearing nothing.
