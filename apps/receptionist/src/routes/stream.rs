@@ -12,7 +12,7 @@ use longhouse_voice::callers::twilio::signature::Signed;
 use longhouse_voice::session::driver;
 use url::Url;
 
-use super::voice::verify;
+use super::voice::{forbidden, verify};
 use crate::Shared;
 
 /// Media stream of a call (WebSocket).
@@ -70,8 +70,8 @@ pub(super) async fn open(
         return ApiError::new(StatusCode::BAD_REQUEST, "bad_request", "the Host header is not valid")
             .into_response();
     };
-    if let Err(refusal) = verify(&shared, &headers, &url, Signed::UrlOnly) {
-        return refusal;
+    if let Err(why) = verify(&shared, &headers, &url, Signed::UrlOnly) {
+        return forbidden(why);
     }
     let Some(seat) = shared.take_seat() else {
         return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "all lines are busy").into_response();

@@ -111,35 +111,35 @@ impl axum::extract::FromRequest<Arc<Shared>> for Webhook {
             (false, true) => Signed::UrlOnly,
             (false, false) => Signed::Body(&body),
         };
-        verify(shared, &parts.headers, &url, signed)?;
+        verify(shared, &parts.headers, &url, signed).map_err(forbidden)?;
         let mut parameters = form;
         parameters.extend(url.query_pairs().into_owned());
         Ok(Self { shared: Arc::clone(shared), url, origin, parameters })
     }
 }
 
-/// Refuses what Twilio has not signed, before any work is done for it.
+/// Why a request is not signed by Twilio; asked before any work is done for it.
 pub(super) fn verify(
     shared: &Shared,
     headers: &HeaderMap,
     url: &Url,
     signed: Signed<'_>,
-) -> Result<(), Response> {
+) -> Result<(), &'static str> {
     if !shared.verifier.is_configured() {
-        return Err(forbidden("no Twilio auth token is configured (TWILIO_AUTH_TOKEN)"));
+        return Err("no Twilio auth token is configured (TWILIO_AUTH_TOKEN)");
     }
     let signature = headers.get("x-twilio-signature").and_then(|v| v.to_str().ok()).unwrap_or("");
     if shared.verifier.verify(url, signed, signature) {
         return Ok(());
     }
-    Err(forbidden(if signature.is_empty() {
+    Err(if signature.is_empty() {
         "the request has no X-Twilio-Signature"
     } else {
         "X-Twilio-Signature does not fit this URL; behind a proxy, set server.public_url to the URL that Twilio calls"
-    }))
+    })
 }
 
-fn forbidden(why: &'static str) -> Response {
+pub(super) fn forbidden(why: &'static str) -> Response {
     metrics::counter!("longhouse_receptionist_rejected_webhooks_total").increment(1);
     tracing::warn!(why, "webhook refused");
     ApiError::new(StatusCode::FORBIDDEN, "invalid_signature", why).into_response()

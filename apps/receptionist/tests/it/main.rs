@@ -1,4 +1,5 @@
 //! The receptionist, end to end: real Postgres, real sockets, real speech.
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test, also in the tests' own functions
 
 mod barge_in;
 mod calls;
