@@ -1,11 +1,14 @@
 //! What the caller has really heard, from marks that come back and the clock between them.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::time::Millis;
 
 /// Bytes of 8 kHz G.711 in one millisecond.
 pub const BYTES_PER_MS: u64 = 8;
+/// A longer round trip is a disturbance, not a distance.
+const LONGEST_ROUND_TRIP: Duration = Duration::from_millis(400);
 /// A mark is set after this much audio.
 const MARK_EVERY: u64 = 200 * BYTES_PER_MS;
 
@@ -21,6 +24,9 @@ pub struct Playback {
     last_marked: u64,
     /// Heard positions never go back.
     floor: u64,
+    /// Bytes that are played while a message goes to the far end and its answer comes back.
+    round_trip: u64,
+    measured: bool,
 }
 
 impl Playback {
@@ -47,14 +53,24 @@ impl Playback {
         id
     }
 
+    /// The network's round trip to the far end. A mark that comes back was reached that much earlier than a clear
+    /// sent now would take effect, and truncation counts what has been heard by then.
+    pub fn round_trip(&mut self, now: Millis, took: Duration) {
+        self.floor = self.heard(now);
+        let took = u64::try_from(took.min(LONGEST_ROUND_TRIP).as_millis()).unwrap_or(0) * BYTES_PER_MS;
+        // The shortest seen is the network; the rest of a longer one is somebody's delay.
+        self.round_trip = if self.measured { self.round_trip.min(took) } else { took };
+        self.measured = true;
+    }
+
     /// A mark came back. `false` when it was flushed by a clear or is none of ours.
     pub fn marked(&mut self, now: Millis, id: u64) -> bool {
         let Some(index) = self.marks.iter().position(|&(mark, _)| mark == id) else { return false };
         let (_, position) = self.marks[index];
+        self.floor = self.heard(now).max(position);
         self.marks.drain(..=index);
-        self.anchor = position;
+        self.anchor = position + self.round_trip;
         self.anchor_at = now;
-        self.floor = self.floor.max(position);
         true
     }
 
@@ -62,7 +78,7 @@ impl Playback {
     pub fn heard(&self, now: Millis) -> u64 {
         let elapsed = (now - self.anchor_at).as_millis() as u64 * BYTES_PER_MS;
         // A mark that has not come back has not been played, whatever the clock says.
-        let limit = self.marks.front().map_or(self.sent, |&(_, position)| position);
+        let limit = self.marks.front().map_or(self.sent, |&(_, position)| position + self.round_trip);
         (self.anchor + elapsed).min(limit).max(self.floor).min(self.sent)
     }
 

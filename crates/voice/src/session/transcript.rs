@@ -1,5 +1,7 @@
 //! Who said what, in order of speech, cut to what was heard.
 
+use std::time::Duration;
+
 use super::Turn;
 use super::playback::BYTES_PER_MS;
 use super::time::Millis;
@@ -11,6 +13,8 @@ const HISTORY_ITEMS: usize = 40;
 const HISTORY_CHARS: usize = 12_000;
 /// Nobody speaks faster; bounds what can have been heard when an item broke off.
 const FASTEST_CHARS_PER_SECOND: u64 = 25;
+/// Words that have not come this long after the speech do not hold up a takeover.
+const WORDS_PATIENCE: Duration = Duration::from_secs(10);
 /// Longest text kept of one turn.
 const TURN_CHARS: usize = 8_000;
 
@@ -29,6 +33,10 @@ struct CallerTurn {
     ordinal: i32,
     started: Millis,
     ended: Option<Millis>,
+    /// The agent has answered it; only its words are still to come.
+    answered: bool,
+    /// Heard by a session that has been relieved since.
+    relieved: bool,
 }
 
 #[derive(Debug)]
@@ -113,7 +121,14 @@ impl Transcript {
             return;
         }
         let ordinal = self.ordinal();
-        self.pending.push(CallerTurn { item_id: item_id.to_owned(), ordinal, started: now, ended: None });
+        self.pending.push(CallerTurn {
+            item_id: item_id.to_owned(),
+            ordinal,
+            started: now,
+            ended: None,
+            answered: false,
+            relieved: false,
+        });
         if self.pending.len() > 64 {
             self.pending.remove(0); // transcription has been failing silently for long
         }
@@ -144,24 +159,53 @@ impl Transcript {
         })
     }
 
-    /// Whether the words of a caller turn are still to come.
-    pub(super) fn awaits_words(&self) -> bool {
-        !self.pending.is_empty()
+    /// Whether the words of a caller turn are still to come, and worth waiting for.
+    pub(super) fn awaits_words(&self, now: Millis) -> bool {
+        self.pending.iter().any(|t| !t.relieved && now - t.ended.unwrap_or(t.started) < WORDS_PATIENCE)
     }
 
-    /// The upstream that heard these turns is gone; they will be heard again by the next one.
-    pub(super) fn forget_pending(&mut self) {
-        self.pending.clear();
+    /// Whether no caller turn is without its words.
+    pub(super) fn has_all_words(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// The agent answers everything that the caller has finished saying.
+    pub(super) fn answered(&mut self) {
+        for turn in self.pending.iter_mut().filter(|t| t.ended.is_some()) {
+            turn.answered = true;
+        }
+    }
+
+    /// The upstream that heard these turns no longer listens. What was not answered is heard again by the next one
+    /// and so is forgotten here; returns whether there was any. Words of answered turns may still come from a
+    /// session that `lingers`.
+    pub(super) fn forget_unanswered(&mut self, lingers: bool) -> bool {
+        let any = self.pending.iter().any(|t| !t.answered);
+        self.pending.retain(|t| t.answered && lingers);
+        for turn in &mut self.pending {
+            turn.relieved = true;
+        }
+        any
+    }
+
+    /// A relieved session is closed: its words will not come any more.
+    pub(super) fn forget_relieved(&mut self) {
+        self.pending.retain(|t| !t.relieved);
     }
 
     /// Audio of an agent item goes out.
     pub(super) fn agent_audio(&mut self, item_id: &str, position: u64, bytes: u64, now: Millis) {
-        if let Some(item) = self.open.iter_mut().find(|i| i.item_id == item_id) {
-            if item.bytes == 0 {
-                item.start = position;
-                item.started = now;
+        let last = self.next_ordinal - 1;
+        if let Some(index) = self.open.iter().position(|i| i.item_id == item_id) {
+            if self.open[index].bytes == 0 {
+                // Words came ahead of their sound; its place in the conversation is where it sounds.
+                if self.open[index].ordinal != last {
+                    self.open[index].ordinal = self.ordinal();
+                }
+                self.open[index].start = position;
+                self.open[index].started = now;
             }
-            item.bytes += bytes;
+            self.open[index].bytes += bytes;
             return;
         }
         let ordinal = self.ordinal();
@@ -214,10 +258,22 @@ impl Transcript {
         cut
     }
 
-    /// The upstream is gone: unfinished items end with the audio that was sent, which is still being played.
+    /// The upstream is gone: every item ends with the audio that was sent, which is still being played, and none is
+    /// known to the next upstream, which must not be asked to truncate it.
     pub(super) fn break_off(&mut self) {
-        for item in self.open.iter_mut().filter(|i| i.cut.is_none() && !i.complete) {
+        for item in self.open.iter_mut().filter(|i| i.cut.is_none()) {
             item.cut = Some(item.bytes);
+        }
+    }
+
+    /// The response is over: items that were left without an end of their own end with the audio that was sent.
+    pub(super) fn response_over(&mut self, all_said: bool) {
+        for item in self.open.iter_mut().filter(|i| i.cut.is_none() && !i.complete) {
+            if all_said {
+                item.complete = true;
+            } else {
+                item.cut = Some(item.bytes);
+            }
         }
     }
 
@@ -279,49 +335,70 @@ impl Transcript {
 
     /// What a session that takes over must know, oldest first, bounded.
     pub(super) fn for_takeover(&self) -> Vec<HistoryItem> {
-        let mut chars = 0;
-        let mut kept: Vec<HistoryItem> = self
-            .history
-            .iter()
-            .rev()
-            .take(HISTORY_ITEMS)
-            .take_while(|(_, item)| {
-                chars += size(item);
-                chars <= HISTORY_CHARS
-            })
-            .map(|(_, item)| item.clone())
-            .collect();
-        kept.reverse();
-        // Sentences that were broken off and are still being played.
+        // Sentences that are still being played belong before the tools that were called with them.
+        let mut all: Vec<(i32, HistoryItem)> = self.history.clone();
         for item in &self.open {
             let text = item.heard_text(item.cut.unwrap_or(item.bytes));
             if !text.is_empty() {
-                kept.push(HistoryItem::Agent(text.to_owned()));
+                insert(&mut all, item.ordinal, HistoryItem::Agent(text.to_owned()));
             }
         }
+        let mut chars = 0;
+        let mut kept: Vec<HistoryItem> = all
+            .into_iter()
+            .rev()
+            .take(HISTORY_ITEMS)
+            .map(|(_, item)| item)
+            .take_while(|item| {
+                chars += size(item);
+                chars <= HISTORY_CHARS
+            })
+            .collect();
+        kept.reverse();
         // An output without its call is refused upstream.
-        while matches!(kept.first(), Some(HistoryItem::ToolOutput { .. })) {
-            kept.remove(0);
-        }
+        let mut calls = std::collections::HashSet::new();
+        kept.retain(|item| match item {
+            HistoryItem::ToolCall { call_id, .. } => {
+                calls.insert(call_id.clone());
+                true
+            }
+            HistoryItem::ToolOutput { call_id, .. } => calls.contains(call_id),
+            _ => true,
+        });
         if let Some(summary) = &self.summary {
             kept.insert(0, HistoryItem::Summary(summary.clone()));
         }
         kept
     }
 
-    /// Whether the last thing said or done waits for the agent.
+    /// Whether nothing has been said or done yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.history.is_empty() && self.open.is_empty()
+    }
+
+    /// Whether the last thing said or done waits for the agent. An answer that is still being played is one.
     pub(super) fn agent_is_due(&self) -> bool {
-        matches!(self.history.last(), Some((_, HistoryItem::Caller(_) | HistoryItem::ToolOutput { .. })))
+        self.history.last().is_some_and(|(ordinal, item)| {
+            matches!(item, HistoryItem::Caller(_) | HistoryItem::ToolOutput { .. })
+                && !self.open.iter().any(|open| open.ordinal > *ordinal && open.bytes > 0)
+        })
     }
 
     fn remember(&mut self, ordinal: i32, item: HistoryItem) {
-        // Late transcriptions go to their place in the conversation.
-        let at = self.history.iter().rposition(|(o, _)| *o <= ordinal).map_or(0, |i| i + 1);
-        self.history.insert(at, (ordinal, item));
+        insert(&mut self.history, ordinal, item);
         if self.history.len() > 4 * HISTORY_ITEMS {
             self.history.drain(..2 * HISTORY_ITEMS);
         }
     }
+}
+
+/// Puts an item in its place in the conversation: late transcriptions where the words were said, and what the agent
+/// said before the tools that it called with those words.
+fn insert(history: &mut Vec<(i32, HistoryItem)>, ordinal: i32, item: HistoryItem) {
+    let is_tool = matches!(item, HistoryItem::ToolCall { .. } | HistoryItem::ToolOutput { .. });
+    let at =
+        history.iter().rposition(|&(o, _)| o < ordinal || (is_tool && o == ordinal)).map_or(0, |i| i + 1);
+    history.insert(at, (ordinal, item));
 }
 
 fn size(item: &HistoryItem) -> usize {
@@ -345,7 +422,7 @@ fn through_last_sentence(text: &str) -> &str {
                 && text[i + c.len_utf8()..].chars().next().is_none_or(char::is_whitespace)
         })
         .map(|(i, c)| i + c.len_utf8())
-        .last();
+        .next_back();
     &text[..end.unwrap_or(0)]
 }
 

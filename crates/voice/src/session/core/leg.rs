@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::{Command, Core, Effect, Ending, Millis, Settings};
 use crate::session::time::Millis as Moment;
 
+/// A session that has worked this long is a working one: its loss begins an outage of its own.
+const PROVEN_AFTER: Duration = Duration::from_secs(5);
+
 /// How far an upstream session has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LegState {
@@ -18,7 +21,8 @@ pub(super) enum LegState {
 pub(super) struct Leg {
     pub(super) generation: u32,
     pub(super) state: LegState,
-    since: Moment,
+    /// When it came to this state.
+    pub(super) since: Moment,
     /// Another session is opened then.
     pub(super) renew_at: Moment,
     /// The other takes over then, turn boundary or not.
@@ -83,6 +87,9 @@ impl Core {
 
     /// The socket of a session is open.
     pub fn dialled(&mut self, now: Millis, generation: u32, out: &mut Vec<Effect>) {
+        if self.is_finished() {
+            return;
+        }
         match self.leg(generation) {
             Some(leg) => {
                 leg.state = LegState::Configuring;
@@ -101,6 +108,7 @@ impl Core {
     pub fn upstream_lost(&mut self, now: Millis, generation: u32, why: &str, out: &mut Vec<Effect>) {
         if self.relieved.is_some_and(|(relieved, _)| relieved == generation) {
             self.relieved = None;
+            self.transcript.forget_relieved();
             return;
         }
         self.leg_lost(now, generation, false, why, out);
@@ -130,13 +138,17 @@ impl Core {
             }
             return;
         }
-        if self.active.as_ref().is_none_or(|leg| leg.generation != generation) {
-            return;
+        let Some(lost) = self.active.as_ref().filter(|leg| leg.generation == generation) else { return };
+        // One that breaks as soon as it is ready is part of the outage, or the session would redial for ever.
+        if lost.is_ready() && now - lost.since >= PROVEN_AFTER.min(self.settings.session_cap / 4) {
+            self.attempts = 0;
+            self.outage_since = None;
         }
         tracing::warn!(generation, why, fatal, "the upstream session is gone");
         metrics::counter!("longhouse_voice_upstream_lost_total").increment(1);
         self.active = None;
-        self.interrupt_by_outage(now, out);
+        let outage = *self.outage_since.get_or_insert(now);
+        self.interrupt_by_outage(now, false, out);
         if let Some(next) = self.next.take() {
             let ready = next.is_ready();
             self.active = Some(next);
@@ -145,7 +157,6 @@ impl Core {
             }
             return;
         }
-        let outage = *self.outage_since.get_or_insert(now);
         if fatal || now - outage >= self.settings.outage_budget {
             self.finish(now, Ending::UpstreamFailed, out);
             return;
@@ -163,7 +174,8 @@ impl Core {
     }
 
     /// The agent's current words end with what has been sent; what the caller said is kept for the next session.
-    fn interrupt_by_outage(&mut self, now: Millis, out: &mut Vec<Effect>) {
+    /// `lingers`: the session can still deliver words that it owes.
+    fn interrupt_by_outage(&mut self, now: Millis, lingers: bool, out: &mut Vec<Effect>) {
         let unfinished = self.response.is_busy() || self.response.follow_up;
         if let Some(mark) = self.playback.close() {
             self.to_caller(|w| w.mark(mark), out);
@@ -172,8 +184,23 @@ impl Core {
         let turns = self.transcript.progress(self.playback.heard(now), now);
         self.record_turns(turns, out);
         self.unanswered |= self.caller_speaking;
-        self.transcript.forget_pending();
-        self.response = super::Response { follow_up: unfinished, ..super::Response::default() };
+        self.unheard |= self.transcript.forget_unanswered(lingers) || self.caller_speaking;
+        if unfinished && !self.unheard && self.playback.sent() == 0 && self.transcript.is_empty() {
+            // Not a word of it has been said: the next session begins as this one did.
+            if self.continues {
+                self.resumed = true;
+            } else {
+                self.greeted = false;
+            }
+        }
+        let greeting = std::mem::take(&mut self.greeting);
+        self.greeted &= !greeting.due;
+        self.tools.forget_collected();
+        self.response = super::Response {
+            follow_up: unfinished,
+            failures: self.response.failures,
+            ..super::Response::default()
+        };
         self.caller_speaking = false;
     }
 
@@ -188,17 +215,24 @@ impl Core {
             out.push(Effect::Drop { generation });
             self.leg_lost(now, generation, false, "was not ready in time", out);
         }
+        if self.is_finished() {
+            return;
+        }
         if self.response.owed_since.is_some_and(|at| now >= at + self.settings.stall_timeout) {
             self.response.owed_since = None;
             if let Some(generation) = self.active.as_ref().filter(|l| l.is_ready()).map(|l| l.generation) {
                 out.push(Effect::Drop { generation });
                 self.leg_lost(now, generation, false, "went silent", out);
+                if self.is_finished() {
+                    return;
+                }
             }
         }
         if let Some((generation, at)) = self.relieved
             && now >= at
         {
             self.relieved = None;
+            self.transcript.forget_relieved();
             out.push(Effect::Drop { generation });
         }
         let renew = self.next.is_none()
@@ -231,19 +265,21 @@ impl Core {
             return;
         }
         let summary_open = active.summary_by.is_some_and(|by| now < by);
-        let calm = self.is_quiet(now) && !self.transcript.awaits_words() && !summary_open;
+        let calm = self.is_quiet(now) && !self.transcript.awaits_words(now) && !summary_open;
         if !calm && now < active.replace_by {
             return;
         }
         let (relieved, taking_over) = (active.generation, next.generation);
         if !calm {
             // Mid-turn: what the caller is saying is heard again by the next session.
-            self.interrupt_by_outage(now, out);
+            self.interrupt_by_outage(now, true, out);
         }
         tracing::info!(from = relieved, to = taking_over, calm, "another upstream session takes over");
         metrics::counter!("longhouse_voice_takeovers_total", "calm" => if calm { "yes" } else { "no" })
             .increment(1);
-        self.relieved = Some((relieved, now + Duration::from_secs(3)));
+        if let Some((generation, _)) = self.relieved.replace((relieved, now + Duration::from_secs(3))) {
+            out.push(Effect::Drop { generation });
+        }
         self.active = self.next.take();
         self.start_on_active(now, out);
     }

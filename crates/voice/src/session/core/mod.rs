@@ -64,6 +64,8 @@ struct Response {
     active: Option<String>,
     /// We asked for one that has not begun.
     requested: bool,
+    /// What we asked for last answers something, rather than being said for its own sake.
+    is_answer: bool,
     /// The response whose remaining audio is dropped, because the caller cut in.
     muted: Option<String>,
     /// The upstream owes us something since then.
@@ -79,6 +81,17 @@ impl Response {
     fn is_busy(&self) -> bool {
         self.requested || self.active.is_some()
     }
+}
+
+/// A greeting that could not be asked for at once.
+#[derive(Debug, Default)]
+struct Greeting {
+    /// The event that asked for it.
+    asked: Option<u64>,
+    /// To be asked for before anything else.
+    due: bool,
+    /// Being said; what the caller said before it is answered next.
+    before_answer: bool,
 }
 
 /// Numbers a session counts for logs and metrics.
@@ -106,7 +119,11 @@ pub struct Core {
     agent: Option<Agent>,
     writer: Option<Writer>,
     greeted: bool,
+    greeting: Greeting,
+    /// This session goes on with a call and has not said so yet.
     resumed: bool,
+    /// This session goes on with a call.
+    continues: bool,
     /// Milliseconds of the call before this session, added to what is reported.
     offset: Duration,
     active: Option<Leg>,
@@ -125,10 +142,14 @@ pub struct Core {
     caller_speaking: bool,
     /// The caller's last item was committed and not answered yet.
     unanswered: bool,
+    /// The caller said something that no session has turned into words: the next one hears it from the ring.
+    unheard: bool,
     /// The caller stopped speaking; the first audio after it ends the latency measurement.
     stopped_at: Option<Millis>,
     silent_timeouts: u32,
     ending: Option<(Ending, Millis)>,
+    /// How the agent is to take its leave, once nobody speaks.
+    goodbye: Option<&'static str>,
     handover_by: Option<Millis>,
     next_health: Millis,
     event_ids: u64,
@@ -151,7 +172,9 @@ impl Core {
             agent: None,
             writer: None,
             greeted: false,
+            greeting: Greeting::default(),
             resumed: false,
+            continues: false,
             offset: Duration::ZERO,
             active: None,
             next: None,
@@ -167,9 +190,11 @@ impl Core {
             tools: Tools::default(),
             caller_speaking: false,
             unanswered: false,
+            unheard: false,
             stopped_at: None,
             silent_timeouts: 0,
             ending: None,
+            goodbye: None,
             handover_by: None,
             next_health,
             event_ids: 0,
@@ -233,6 +258,10 @@ impl Core {
     }
 
     fn caller_audio(&mut self, payload: &str, out: &mut Vec<Effect>) {
+        if !self.is_connected() {
+            // Nobody listens yet: what is said is kept up to the ring's limit, not only its last moment.
+            self.replay.hold();
+        }
         if !self.replay.push(payload) {
             self.counters.malformed += 1;
             return;
@@ -245,18 +274,26 @@ impl Core {
     }
 
     fn key_pressed(&mut self, now: Millis, digit: char, out: &mut Vec<Effect>) {
-        if !matches!(self.phase, Phase::Live) || !self.is_connected() {
+        if self.phase != Phase::Live {
             return;
         }
         let note = format!("(pressed the {digit} key on the telephone)");
+        self.event_ids += 1;
         let item_id = format!("key-{}", self.event_ids);
         self.transcript.caller_started(&item_id, now);
         if let Some(turn) = self.transcript.caller_words(&item_id, &note, now) {
             self.record_turns(vec![turn], out);
         }
-        let item = crate::upstreams::realtime::HistoryItem::Caller(note);
-        self.command(&Command::History(&item), out);
+        if self.is_connected() {
+            let item = crate::upstreams::realtime::HistoryItem::Caller(note);
+            self.command(&Command::History(&item), out);
+        }
         self.respond_or_follow_up(now, out);
+    }
+
+    /// How long the network takes to the far end and back.
+    pub fn caller_round_trip(&mut self, now: Millis, took: Duration) {
+        self.playback.round_trip(now, took);
     }
 
     /// The caller's socket is gone without a `stop`.
@@ -278,6 +315,7 @@ impl Core {
         self.agent = Some(agent);
         if let Some(resumed) = resumed {
             self.resumed = true;
+            self.continues = true;
             self.greeted = true;
             self.offset = resumed.elapsed;
             self.transcript = Transcript::new(resumed.next_ordinal, resumed.history);
@@ -310,7 +348,8 @@ impl Core {
         }
     }
 
-    /// When [`Core::tick`] wants to be called next.
+    /// When [`Core::tick`] wants to be called next. A moment that was named and has come must be kept, even if
+    /// another input arrives first and the next one is later.
     pub fn next_deadline(&self, now: Millis) -> Option<Millis> {
         match self.phase {
             Phase::Finished => return None,
@@ -374,16 +413,16 @@ impl Core {
         }
         if self.ending.is_none() && now >= Millis(0) + self.settings.max_duration {
             self.end_after_speech(now, Ending::TimeLimit);
-            self.say(
-                now,
-                "Say in one sentence that this call has reached its longest time, and say goodbye.",
-                out,
-            );
+            self.goodbye =
+                Some("Say in one sentence that this call has reached its longest time, and say goodbye.");
         }
         if self.retry_at.is_some_and(|at| now >= at) {
             self.dial(now, out);
         }
         self.check_legs(now, out);
+        if self.is_finished() {
+            return;
+        }
         self.check_tools(now, out);
         self.settle(now, out);
     }
@@ -393,8 +432,19 @@ impl Core {
         if self.phase != Phase::Live {
             return;
         }
+        if let Some(words) = self.goodbye
+            && self.is_connected()
+            && !self.response.is_busy()
+            && !self.caller_speaking
+        {
+            self.goodbye = None;
+            self.request(now, &Command::RespondWith(words), out);
+        }
         if let Some((ending, by)) = self.ending {
-            let spoken = !self.response.is_busy() && self.playback.is_idle(now) && self.tools.is_empty();
+            let spoken = self.goodbye.is_none()
+                && !self.response.is_busy()
+                && self.playback.is_idle(now)
+                && self.tools.is_empty();
             if spoken || now >= by {
                 self.finish(now, ending, out);
                 return;
@@ -458,6 +508,7 @@ impl Core {
 
     fn request(&mut self, now: Millis, command: &Command<'_>, out: &mut Vec<Effect>) {
         self.response.requested = true;
+        self.response.is_answer = matches!(command, Command::Respond);
         self.response.follow_up = false;
         self.response.owed_since = Some(now);
         self.command(command, out);
@@ -526,10 +577,6 @@ impl Core {
         self.response.muted = self.response.active.clone();
         let turns = self.transcript.progress(position, now);
         self.record_turns(turns, out);
-        // Who speaks over a goodbye has something to say.
-        if self.ending.is_some_and(|(ending, _)| ending == Ending::AgentEnded) {
-            self.ending = None;
-        }
     }
 
     fn play(&mut self, now: Millis, item_id: &str, payload: &str, out: &mut Vec<Effect>) {

@@ -55,6 +55,11 @@ impl Tools {
         }
     }
 
+    /// The session that would have finished these responses is gone.
+    pub(super) fn forget_collected(&mut self) {
+        self.collected.clear();
+    }
+
     pub(super) fn take_collected(&mut self, response_id: &str) -> Vec<Collected> {
         let (taken, left) =
             std::mem::take(&mut self.collected).into_iter().partition(|c| c.response_id == response_id);
@@ -82,6 +87,9 @@ impl Core {
         let generation = self.active.as_ref().map_or(0, |leg| leg.generation);
         let mut refused = Vec::new();
         for (index, call) in calls.into_iter().enumerate() {
+            if self.tools.running.iter().any(|r| r.call_id == call.call_id) {
+                continue; // an id stands for one run
+            }
             self.transcript.tool(HistoryItem::ToolCall {
                 call_id: call.call_id.clone(),
                 name: call.name.clone(),

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use super::{Command, Core, Effect, Ending, LegState, Millis, SILENT_TIMEOUTS};
-use crate::upstreams::realtime::{ApiError, ResponseStatus, ServerEvent, parse};
+use crate::upstreams::realtime::{ApiError, ResponseStatus, ServerEvent, event_id, parse};
 
 /// Responses that fail in a row before the session is replaced.
-const RESPONSE_FAILURES: u32 = 2;
+const RESPONSE_FAILURES: u32 = 3;
+/// Responses that fail in a row, whichever session they were asked of, before the call is given up.
+const HOPELESS_FAILURES: u32 = 6;
 
 impl Core {
     /// A text message from an upstream session.
@@ -34,6 +36,10 @@ impl Core {
         if let ServerEvent::CallerTranscript { item_id, text } = &event {
             if let Some(turn) = self.transcript.caller_words(item_id, text.as_deref().unwrap_or(""), now) {
                 self.record_turns(vec![turn], out);
+                if self.transcript.has_all_words() && !self.caller_speaking {
+                    // In writing already: another session must not hear it a second time.
+                    self.replay.release();
+                }
             }
             self.settle(now, out);
             return;
@@ -94,6 +100,7 @@ impl Core {
             return;
         }
         leg.state = LegState::Ready;
+        leg.since = now;
         if is_active {
             self.start_on_active(now, out);
         } else {
@@ -103,42 +110,49 @@ impl Core {
 
     /// The active session is ready: it learns what was said, hears what was not answered, and speaks if it is due.
     pub(super) fn start_on_active(&mut self, now: Millis, out: &mut Vec<Effect>) {
-        if let Some(since) = self.outage_since.take() {
+        // The outage is over when this session has worked for a while; see `leg_lost`.
+        if let Some(since) = self.outage_since {
             metrics::histogram!("longhouse_voice_upstream_wait_seconds").record((now - since).as_secs_f64());
         }
-        self.attempts = 0;
         self.retry_at = None;
         for item in self.transcript.for_takeover() {
             self.command(&Command::History(&item), out);
         }
-        let unheard = self.unanswered && !self.transcript.agent_is_due();
+        let unheard = std::mem::take(&mut self.unheard);
         // Lead-in or unanswered speech: either way the new session listens from there on, in order.
         if let Some(audio) = self.replay.snapshot() {
             self.command(&Command::Append(&audio), out);
         }
         let broken_off = std::mem::take(&mut self.response.follow_up);
-        let Some(agent) = &self.agent else { return };
         if !self.greeted {
             self.greeted = true;
-            if let Some(greeting) = agent.greeting.as_deref().map(str::trim).filter(|g| !g.is_empty()) {
-                let instructions =
-                    format!("Greet the caller with exactly these words and nothing else: \"{greeting}\"");
-                self.request(now, &Command::RespondWith(&instructions), out);
+            if self.greet(now, out) {
+                return;
             }
-            return;
         }
         if self.resumed {
             self.resumed = false;
             let instructions = "The line was interrupted for a moment. Apologise in a few words and go on where the \
                                 conversation stopped; answer what the caller asked last if it was not answered.";
             self.request(now, &Command::RespondWith(instructions), out);
-        } else if broken_off && !unheard && !self.transcript.agent_is_due() {
+        } else if !unheard && broken_off && !self.transcript.agent_is_due() {
             let instructions = "You were cut off in mid-sentence. Go on from exactly where your last words stopped, \
                                 without repeating them and without a greeting.";
             self.request(now, &Command::RespondWith(instructions), out);
         } else if !unheard && (broken_off || self.transcript.agent_is_due()) && self.tools.is_empty() {
             self.request(now, &Command::Respond, out);
         }
+    }
+
+    /// Asks for the greeting; `false` when there is none.
+    fn greet(&mut self, now: Millis, out: &mut Vec<Effect>) -> bool {
+        let greeting = self.agent.as_ref().and_then(|agent| agent.greeting.as_deref()).map(str::trim);
+        let Some(greeting) = greeting.filter(|words| !words.is_empty()) else { return false };
+        let instructions =
+            format!("Greet the caller with exactly these words and nothing else: \"{greeting}\"");
+        self.request(now, &Command::RespondWith(&instructions), out);
+        self.greeting.asked = Some(self.event_ids);
+        true
     }
 
     fn live_event(&mut self, now: Millis, event: ServerEvent<'_>, out: &mut Vec<Effect>) {
@@ -149,15 +163,13 @@ impl Core {
                     return;
                 }
                 self.response.owed_since = Some(now);
-                if std::mem::take(&mut self.unanswered) {
-                    self.replay.release();
-                }
+                self.answered();
                 self.play(now, &item_id, payload, out);
             }
-            ServerEvent::AgentTranscript { response_id, item_id, text } => {
-                if self.response.muted.as_deref() != Some(&*response_id) {
-                    self.transcript.agent_words(&item_id, &text, self.playback.sent(), now);
-                }
+            ServerEvent::AgentTranscript { response_id, item_id, text }
+                if self.response.muted.as_deref() != Some(&*response_id) =>
+            {
+                self.transcript.agent_words(&item_id, &text, self.playback.sent(), now);
             }
             ServerEvent::AudioDone { item_id } => {
                 self.transcript.agent_audio_done(&item_id);
@@ -172,6 +184,11 @@ impl Core {
                 self.replay.hold();
                 self.response.owed_since = None;
                 self.transcript.caller_started(&item_id, now);
+                // Who speaks at a goodbye has something to say.
+                if self.ending.is_some_and(|(ending, _)| ending == Ending::AgentEnded) {
+                    self.ending = None;
+                    self.goodbye = None;
+                }
                 self.barge_in(now, out);
             }
             ServerEvent::SpeechStopped => {
@@ -182,6 +199,7 @@ impl Core {
             ServerEvent::Committed { item_id } => {
                 self.caller_speaking = false;
                 self.transcript.caller_started(&item_id, now);
+                self.transcript.caller_stopped(now);
                 self.unanswered = true;
                 self.response.owed_since = Some(now);
             }
@@ -219,7 +237,7 @@ impl Core {
         now: Millis,
         response_id: &str,
         status: ResponseStatus,
-        failure: Option<String>,
+        failure: Option<ApiError>,
         out: &mut Vec<Effect>,
     ) {
         if self.response.active.as_deref() == Some(response_id) {
@@ -229,13 +247,16 @@ impl Core {
         if self.response.muted.as_deref() == Some(response_id) {
             self.response.muted = None;
         }
+        self.transcript.response_over(status == ResponseStatus::Completed);
+        if std::mem::take(&mut self.greeting.before_answer) && status == ResponseStatus::Completed {
+            self.response.follow_up = true;
+        }
         let calls = self.tools.take_collected(response_id);
         match status {
             ResponseStatus::Completed => {
                 self.response.failures = 0;
                 if !calls.is_empty() || !self.caller_speaking {
-                    self.unanswered = false;
-                    self.replay.release();
+                    self.answered();
                 }
                 self.run_tools(now, calls, out);
             }
@@ -244,30 +265,46 @@ impl Core {
             ResponseStatus::Failed => {
                 self.counters.upstream_errors += 1;
                 self.response.failures += 1;
-                tracing::warn!(
-                    failure = failure.as_deref().unwrap_or("unknown"),
-                    "the agent's response failed"
-                );
-                if self.response.failures > RESPONSE_FAILURES {
+                tracing::warn!(?failure, failures = self.response.failures, "the agent's response failed");
+                self.response.follow_up = true;
+                let fatal = failure.is_some_and(|f| f.is_fatal());
+                if fatal || self.response.failures >= HOPELESS_FAILURES {
+                    self.finish(now, Ending::UpstreamFailed, out);
+                    return;
+                }
+                if self.response.failures.is_multiple_of(RESPONSE_FAILURES) {
                     if let Some(generation) = self.active.as_ref().map(|l| l.generation) {
                         out.push(Effect::Drop { generation });
                         self.leg_lost(now, generation, false, "fails to respond", out);
                     }
                     return;
                 }
-                self.response.follow_up = true;
             }
         }
         if self.response.follow_up && !self.response.is_busy() && !self.caller_speaking {
-            self.request(now, &Command::Respond, out);
+            self.follow_up(now, out);
         }
         self.heard_more(now, out);
     }
 
+    /// The caller's words are answered: no other session needs to hear them.
+    fn answered(&mut self) {
+        if std::mem::take(&mut self.unanswered) {
+            self.replay.release();
+            self.transcript.answered();
+        }
+    }
+
     fn caller_is_silent(&mut self, now: Millis) {
+        // The server speaks of its own accord now.
+        if !self.response.is_busy() {
+            self.response.requested = true;
+            self.response.owed_since = Some(now);
+        }
         self.silent_timeouts += 1;
         if self.silent_timeouts >= SILENT_TIMEOUTS && self.ending.is_none() {
             self.end_after_speech(now, Ending::AgentEnded);
+            self.goodbye = Some("Nobody has answered. Say goodbye in one short sentence.");
         }
     }
 
@@ -281,6 +318,9 @@ impl Core {
             message = error.message,
             "upstream error"
         );
+        if self.relieved.is_some_and(|(relieved, _)| relieved == generation) {
+            return;
+        }
         let ready = self.leg(generation).is_some_and(|leg| leg.is_ready());
         if error.is_fatal() || error.ends_session() || !ready {
             out.push(Effect::Drop { generation });
@@ -289,8 +329,35 @@ impl Core {
         }
         if error.code == "conversation_already_has_active_response" {
             // The server's voice detector was faster; what we wanted is asked for afterwards.
-            self.response.requested = false;
-            self.response.follow_up = true;
+            let is_ours = !error.event_id.is_empty();
+            self.response.requested &= !is_ours;
+            // Refused on the server's own account, it is the caller's words that wait.
+            self.response.follow_up |= !is_ours || self.response.is_answer;
+            if is_ours && self.greeting.asked.is_some_and(|id| error.event_id == event_id(id)) {
+                self.greet_first(now, out);
+            }
+        }
+    }
+
+    /// The caller spoke before anybody listened, and the server began to answer: they are greeted first.
+    fn greet_first(&mut self, now: Millis, out: &mut Vec<Effect>) {
+        self.greeting.due = true;
+        match self.response.active.clone() {
+            Some(answer) => {
+                self.response.muted = Some(answer);
+                self.response.follow_up = true;
+                self.command(&Command::Cancel, out);
+            }
+            None => self.follow_up(now, out),
+        }
+    }
+
+    /// Asks for what had to wait.
+    fn follow_up(&mut self, now: Millis, out: &mut Vec<Effect>) {
+        if std::mem::take(&mut self.greeting.due) && self.greet(now, out) {
+            self.greeting.before_answer = true;
+        } else {
+            self.request(now, &Command::Respond, out);
         }
     }
 }

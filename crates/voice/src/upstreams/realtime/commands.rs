@@ -93,6 +93,11 @@ pub enum Command<'a> {
 /// Metadata value by which the answer to [`Command::Summarise`] is recognised.
 pub(crate) const SUMMARY_PURPOSE: &str = "handover-summary";
 
+/// How an event is named, so that an error tells which one caused it.
+pub(crate) fn event_id(number: u64) -> String {
+    format!("lh{number}")
+}
+
 const APPEND: &str = r#"{"type":"input_audio_buffer.append","audio":""#;
 
 impl Command<'_> {
@@ -142,7 +147,7 @@ impl Command<'_> {
             }),
             Self::Cancel => json!({ "type": "response.cancel" }),
         };
-        event["event_id"] = json!(format!("lh{event_id}"));
+        event["event_id"] = json!(self::event_id(event_id));
         event.to_string()
     }
 }

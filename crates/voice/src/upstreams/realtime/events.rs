@@ -19,6 +19,9 @@ pub struct ApiError {
     /// Text for people.
     #[serde(default)]
     pub message: String,
+    /// The client event that caused it; empty when the server's own doing did.
+    #[serde(default, deserialize_with = "null_as_empty")]
+    pub event_id: String,
 }
 
 impl ApiError {
@@ -135,7 +138,7 @@ pub enum ServerEvent<'a> {
         /// The text, when it was the written summary.
         summary: Option<String>,
         /// Why it failed, as far as said.
-        failure: Option<String>,
+        failure: Option<ApiError>,
     },
     /// Something went wrong; most errors leave the session usable.
     Error(ApiError),
@@ -300,7 +303,15 @@ pub fn parse(text: &str) -> Result<ServerEvent<'_>, Malformed> {
                     .filter_map(|c| c.text.as_deref())
                     .collect::<String>()
             });
-            let failure = body.status_details.and_then(|d| d.error.map(|e| e.message).or(d.reason));
+            let failure = body.status_details.and_then(|d| {
+                let reason = |message| ApiError {
+                    kind: String::new(),
+                    code: String::new(),
+                    message,
+                    event_id: String::new(),
+                };
+                d.error.or(d.reason.map(reason))
+            });
             ServerEvent::ResponseDone { response_id: body.id, status, summary, failure }
         }
         "error" => {

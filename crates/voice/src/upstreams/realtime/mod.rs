@@ -6,6 +6,7 @@ mod commands;
 mod connect;
 mod events;
 
+pub(crate) use commands::event_id;
 pub use commands::{Command, HistoryItem, SessionShape, ToolSpec};
 pub use connect::{ConnectError, Connector, UpstreamSocket};
 pub use events::{ApiError, ResponseStatus, ServerEvent, parse};
