@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 use tokio_tungstenite::WebSocketStream;
 
 use super::core::{Core, Effect};
@@ -22,6 +22,8 @@ use crate::upstreams::realtime::{Command, ConnectError, Connector, UpstreamSocke
 const CALLER_BACKLOG: usize = 256 * 1024;
 /// An upstream that does not read: above this many waiting bytes (5 s of speech) the oldest audio is dropped.
 const UPSTREAM_BACKLOG: usize = 64 * 1024;
+/// Signs of life are asked for this many times within [`Settings::silence_timeout`].
+const PINGS: u32 = 4;
 /// Longest goodbye on a socket.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// Longest wait for the application to store the end of a call.
@@ -62,6 +64,9 @@ struct Driver<S> {
     call: Option<Arc<dyn Call>>,
     timer: Pin<Box<Sleep>>,
     timer_at: Option<Millis>,
+    pulse: Interval,
+    /// Since when the caller takes nothing.
+    clogged_since: Option<Instant>,
     effects: Vec<Effect>,
     ended: Option<Ending>,
     engine: Engine,
@@ -75,6 +80,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let began = Instant::now();
+    let mut pulse =
+        tokio::time::interval((engine.settings.silence_timeout / PINGS).max(Duration::from_millis(10)));
+    pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut handover = engine.handover.clone();
     let mut driver = Driver {
         core: Core::new(engine.settings.clone()),
@@ -88,6 +96,8 @@ where
         call: None,
         timer: Box::pin(tokio::time::sleep_until(began)),
         timer_at: None,
+        pulse,
+        clogged_since: None,
         effects: Vec::new(),
         ended: None,
         engine,
@@ -129,6 +139,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
 
     fn set_timer(&mut self) {
         let now = self.now();
+        if self.timer_at.is_some_and(|at| at <= now) {
+            return; // due: what happened since must not put it off
+        }
         let due = self.core.next_deadline(now);
         if due != self.timer_at {
             self.timer_at = due;
@@ -152,8 +165,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
             }
             progressed = true;
         }
+        let clogged = self.caller.backlog() >= CALLER_BACKLOG;
         self.poll_writes(context);
-        if progressed { Poll::Ready(()) } else { Poll::Pending }
+        // Upstreams that were not read for the backlog's sake have left no waker behind.
+        let unclogged = clogged && self.caller.backlog() < CALLER_BACKLOG;
+        if progressed || unclogged { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn poll_writes(&mut self, context: &mut std::task::Context<'_>) {
@@ -189,8 +205,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
             }
             self.apply();
         }
+        if let Some(took) = self.caller.take_round_trip() {
+            let now = self.now();
+            self.core.caller_round_trip(now, took);
+        }
         if self.caller.backlog() < CALLER_BACKLOG {
+            self.clogged_since = None;
             any |= self.poll_upstreams(context);
+        } else {
+            self.clogged_since.get_or_insert_with(Instant::now);
+        }
+        if self.pulse.poll_tick(context).is_ready() {
+            any = true;
+            self.check_pulse();
         }
         while let Poll::Ready(Some((generation, dialled))) = self.dials.poll_next_unpin(context) {
             any = true;
@@ -211,6 +238,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
             self.set_timer();
         }
         any
+    }
+
+    /// Finds sockets whose other end is gone without a word, or no longer listens; asks the others for a sign of life.
+    fn check_pulse(&mut self) {
+        let limit = self.engine.settings.silence_timeout;
+        let now = self.now();
+        let clogged = self.clogged_since.is_some_and(|since| since.elapsed() >= limit / 2);
+        if self.caller_open && (clogged || self.caller.heard_at().elapsed() >= limit) {
+            tracing::warn!(clogged, "the caller's side is silent");
+            self.caller_open = false;
+            self.core.caller_lost(now, &mut self.effects);
+            self.apply();
+            return;
+        }
+        self.caller.ping();
+        // Upstreams that are not read for the caller's backlog cannot show that they live.
+        if self.clogged_since.is_none() {
+            let silent = |u: &Upstream| u.wire.heard_at().elapsed() >= limit;
+            while let Some(index) = self.upstreams.iter().position(silent) {
+                let generation = self.upstreams[index].generation;
+                self.upstreams.swap_remove(index);
+                self.core.upstream_lost(now, generation, "shows no sign of life", &mut self.effects);
+                self.apply();
+            }
+        }
+        for upstream in &mut self.upstreams {
+            upstream.wire.ping();
+        }
     }
 
     fn poll_upstreams(&mut self, context: &mut std::task::Context<'_>) -> bool {
@@ -341,6 +396,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
         let now = self.now();
         for upstream in self.upstreams.drain(..) {
             tokio::spawn(upstream.wire.close(CLOSE_LIMIT));
+        }
+        // A caller who left while the application still decided may have a row already.
+        // Whoever is still on the line does not wait for it: the webhook has something to say to them.
+        if let Some(admission) = self.admission.take() {
+            let at = self.core.since_call_began(now);
+            tokio::spawn(async move {
+                if let Ok(Ok(admission)) = tokio::time::timeout(FINISH_LIMIT, admission).await {
+                    admission.call.finish(ending, at).await;
+                }
+            });
         }
         // The row is final before the caller's socket closes, since what Twilio asks next depends on it.
         if let Some(call) = self.call.take() {

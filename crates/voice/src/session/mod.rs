@@ -42,6 +42,8 @@ pub struct Settings {
     pub filler_after: Duration,
     /// Longest session.
     pub max_duration: Duration,
+    /// Longest time without any sign of life from a socket, pings included: then its other end is gone.
+    pub silence_timeout: Duration,
     /// Period of the health log line.
     pub health_interval: Duration,
 }
@@ -58,6 +60,7 @@ impl Default for Settings {
             tool_timeout: Duration::from_secs(8),
             filler_after: Duration::from_millis(1_200),
             max_duration: Duration::from_secs(4 * 60 * 60),
+            silence_timeout: Duration::from_secs(20),
             health_interval: Duration::from_secs(30),
         }
     }
