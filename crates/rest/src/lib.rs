@@ -1,0 +1,5 @@
+//! A PostgREST-compatible API over any Postgres schema.
+
+pub mod config;
+pub mod request;
+pub mod schema;
