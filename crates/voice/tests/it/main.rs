@@ -1,0 +1,4 @@
+//! Sessions on real sockets whose other ends misbehave.
+
+mod host;
+mod sockets;
