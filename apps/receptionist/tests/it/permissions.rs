@@ -352,6 +352,17 @@ async fn nobody_raises_themselves_or_others_above_their_own_role() {
     let world = World::new().await;
     let World { a, b, viewer, agent, manager, owner, owner_of_b, stranger, .. } = world;
     let memberships = "receptionist.memberships";
+    // A second owner, so that it is not the rule of the last one that refuses.
+    let another = Uuid::new_v4();
+    world
+        .app
+        .owner
+        .batch_execute(&format!(
+            "insert into auth.users (id) values ('{another}');
+             insert into {memberships} (tenant_id, user_id, role) values ('{a}', '{another}', 'OWNER')"
+        ))
+        .await
+        .unwrap();
     let refused = [
         (
             viewer,
