@@ -41,7 +41,9 @@ impl Replay {
 
     /// What was kept has been answered.
     pub(super) fn release(&mut self) {
-        self.held = false;
+        if !std::mem::take(&mut self.held) {
+            return;
+        }
         let surplus = self.audio.len().saturating_sub(LEAD_IN);
         self.audio.drain(..surplus);
         self.audio.shrink_to(2 * LEAD_IN);

@@ -164,6 +164,10 @@ impl Core {
                 }
                 self.response.owed_since = Some(now);
                 self.answered();
+                if !self.caller_speaking {
+                    // What was kept while nobody listened has been listened to.
+                    self.replay.release();
+                }
                 self.play(now, &item_id, payload, out);
             }
             ServerEvent::AgentTranscript { response_id, item_id, text }

@@ -154,6 +154,21 @@ fn without_a_greeting_the_agent_waits_for_the_caller() {
 }
 
 #[test]
+fn what_was_heard_before_the_greeting_is_not_kept_for_the_rest_of_the_call() {
+    let mut world = World::new(settings());
+    world.caller(&start());
+    for _ in 0..250 {
+        world.caller(&media(&ulaw(20)));
+    }
+    world.admit(Some("Hi."));
+    assert_eq!(world.listened_ms(1), 5_000);
+    world.agent_says("g", "Hi.", 500);
+    world.run(6_000);
+    world.lose(1);
+    assert!(world.listened_ms(2) <= 600, "{}", world.listened_ms(2));
+}
+
+#[test]
 fn what_is_said_before_the_session_is_ready_is_heard_in_order_up_to_five_seconds() {
     for (seconds, kept) in [(2_u64, 2_000), (9, 5_000)] {
         let mut world = World::new(settings());
