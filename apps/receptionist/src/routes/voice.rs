@@ -156,10 +156,12 @@ impl Webhook {
 
 /// Whatever happens, the caller hears something: the answer is always 200 with TwiML.
 async fn answer(request: Webhook) -> Response {
-    let decided = tokio::time::timeout(DECISION_LIMIT, decide(&request)).await;
-    let (situation, fallback) = decided.unwrap_or_else(|_| {
-        tracing::error!("the database did not answer in time; the caller is asked to call again");
-        (Situation::Unavailable, Fallback::default())
+    // Kept outside of the time limit: what is known of the tenant by then still helps its caller.
+    let mut fallback = Fallback::default();
+    let decided = tokio::time::timeout(DECISION_LIMIT, decide(&request, &mut fallback)).await;
+    let situation = decided.unwrap_or_else(|_| {
+        tracing::error!("the database did not answer in time");
+        Situation::Unavailable
     });
     metrics::counter!("longhouse_receptionist_webhooks_total", "situation" => name(&situation)).increment(1);
     let document = twiml::document(&verbs(&situation, &fallback, request.url.as_str()));
@@ -167,30 +169,30 @@ async fn answer(request: Webhook) -> Response {
         .into_response()
 }
 
-async fn decide(request: &Webhook) -> (Situation, Fallback) {
+async fn decide(request: &Webhook, fallback: &mut Fallback) -> Situation {
     let shared = &request.shared;
-    let nothing = Fallback::default();
     let Some(to) = request.parameter(&["To", "to", "Called"]).and_then(normalise) else {
-        return (Situation::UnknownNumber, nothing);
+        return Situation::UnknownNumber;
     };
     let Some(call_sid) = request.parameter(&["CallSid"]).filter(|sid| is_sid(sid)) else {
-        return (Situation::UnknownNumber, nothing);
+        return Situation::UnknownNumber;
     };
     let line = match store::find_line(&shared.database, &to).await {
         Ok(Some(line)) => line,
         Ok(None) => {
             tracing::info!(call_sid, "called number belongs to no tenant");
-            return (Situation::UnknownNumber, nothing);
+            return Situation::UnknownNumber;
         }
         Err(error) => {
             tracing::error!(call_sid, %error, "the called number cannot be looked up");
-            return (Situation::Unavailable, nothing);
+            return Situation::Unavailable;
         }
     };
+    *fallback = line.fallback;
     let from =
         request.parameter(&["From", "from", "Caller"]).map(|raw| normalise(raw).unwrap_or_else(|| cut(raw)));
     if !line.enabled {
-        return (Situation::Transferred, line.fallback);
+        return Situation::Transferred;
     }
     if shared.drain.is_draining() {
         // A call that is over, or goes to a person, need not wait for the next server.
@@ -202,22 +204,22 @@ async fn decide(request: &Webhook) -> (Situation, Fallback) {
                 None
             }
         };
-        return (decided.unwrap_or(Situation::Stopping), line.fallback);
+        return decided.unwrap_or(Situation::Stopping);
     }
     let call = match store::register_call(&shared.database, line.tenant, call_sid, from.as_deref(), &to).await
     {
         Ok(call) => call,
         Err(error) => {
             tracing::error!(call_sid, %error, "the call cannot be recorded");
-            return (Situation::Unavailable, line.fallback);
+            return Situation::Unavailable;
         }
     };
     if let Some(situation) = after_stream(&call.status, call.outcome.as_deref(), call.epoch) {
-        return (situation, line.fallback);
+        return situation;
     }
     if !shared.has_capacity() {
         tracing::warn!(call_sid, "all lines are busy");
-        return (Situation::Unavailable, line.fallback);
+        return Situation::Unavailable;
     }
     let grant = Grant { tenant: line.tenant, epoch: call.epoch };
     let stream = Stream {
@@ -233,7 +235,7 @@ async fn decide(request: &Webhook) -> (Situation, Fallback) {
             ("greeting", line.greeting.unwrap_or_default()),
         ],
     };
-    (Situation::Connect(stream), line.fallback)
+    Situation::Connect(stream)
 }
 
 fn is_sid(text: &str) -> bool {

@@ -420,6 +420,18 @@ async fn a_disabled_agent_forwards() {
     Ask::new(&app).spoken().await;
 }
 
+/// A database that stalls after the number was found: the caller still gets to the tenant's person.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_database_still_forwards() {
+    let app = TestApp::with(Setup::quick()).await;
+    app.set_agent(None, Some("+12025550177")).await;
+    app.owner.batch_execute("begin; lock table receptionist.calls in access exclusive mode").await.unwrap();
+    let document = Ask::new(&app).twiml().await;
+    app.owner.batch_execute("rollback").await.unwrap();
+    assert!(matches!(document.verbs[0], Verb::Say { .. }), "{document:?}");
+    assert_eq!(document.verbs[1], Verb::Dial { number: "+12025550177".into() });
+}
+
 /// T2: one number, one tenant; and a call stays with the tenant that it came to.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_number_and_a_call_belong_to_one_tenant() {
