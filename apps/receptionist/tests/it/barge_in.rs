@@ -65,7 +65,10 @@ async fn a_caller_who_cuts_in_is_heard_and_the_agent_stops() {
         assert!(LONG.starts_with(heard), "{heard}");
         assert!(LONG.starts_with(stored.as_str()), "{stored}");
         let words = |text: &str| text.split_whitespace().count();
-        assert!(words(heard).abs_diff(words(stored)) <= 1, "at {moment} ms heard {heard:?}, stored {stored:?}");
+        assert!(
+            words(heard).abs_diff(words(stored)) <= 1,
+            "at {moment} ms heard {heard:?}, stored {stored:?}"
+        );
 
         // The model forgets what the caller did not hear, to the twenty-fifth of a second.
         let session = sessions.iter().find(|s| s.heard.iter().any(|word| word.text == name)).unwrap();

@@ -122,11 +122,21 @@ async fn hanging_up_is_final_in_the_middle_of_a_sentence_and_of_a_tool() {
     app.wait_for_outcome(&report.call_sid, "caller_hung_up").await;
     let turns = app.turns(&report.call_sid).await;
     let (_, said, interrupted) = turns.last().unwrap();
-    assert!(*interrupted && said.len() > 5 && said.len() < LONG.len() && LONG.starts_with(said.as_str()), "{turns:?}");
+    assert!(
+        *interrupted && said.len() > 5 && said.len() < LONG.len() && LONG.starts_with(said.as_str()),
+        "{turns:?}"
+    );
 
-    app.owner.batch_execute("begin; lock table receptionist.knowledge in access exclusive mode").await.unwrap();
-    let in_tool =
-        app.quick_call(vec![reply(), say("What is parking?"), Step::Wait(Duration::from_millis(1_100)), Step::Hangup]);
+    app.owner
+        .batch_execute("begin; lock table receptionist.knowledge in access exclusive mode")
+        .await
+        .unwrap();
+    let in_tool = app.quick_call(vec![
+        reply(),
+        say("What is parking?"),
+        Step::Wait(Duration::from_millis(1_100)),
+        Step::Hangup,
+    ]);
     let report = Caller::new(in_tool).run().await.unwrap();
     assert_eq!(report.violations().count(), 0, "{:?}", report.streams);
     app.wait_for_outcome(&report.call_sid, "caller_hung_up").await;

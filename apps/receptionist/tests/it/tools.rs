@@ -32,7 +32,8 @@ fn count(session: &SessionRecord, kind: &str, item: Option<&str>) -> usize {
 
 /// (name, output) of the tools run.
 async fn tool_runs(app: &TestApp) -> Vec<(String, String)> {
-    let rows = app.owner.query("select name, output::text from receptionist.tool_runs order by id", &[]).await;
+    let rows =
+        app.owner.query("select name, output::text from receptionist.tool_runs order by id", &[]).await;
     rows.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
@@ -66,7 +67,10 @@ async fn a_slow_tool_is_filled_with_speech_and_ends_in_an_apology() {
     setup.upstream.rules = vec![after("too long", "Sorry, I cannot look that up."), filler()];
     let app = TestApp::with(setup).await;
     app.set_agent(None, None).await;
-    app.owner.batch_execute("begin; lock table receptionist.knowledge in access exclusive mode").await.unwrap();
+    app.owner
+        .batch_execute("begin; lock table receptionist.knowledge in access exclusive mode")
+        .await
+        .unwrap();
     let call = app.quick_call(vec![say("What is the price?"), reply(), reply(), Step::Hangup]);
     let report = Caller::new(call).run().await.unwrap();
     app.owner.batch_execute("rollback").await.unwrap();
@@ -86,12 +90,16 @@ async fn tools_that_fail_and_arguments_that_are_none_are_explained_to_the_model(
         after("not a JSON object", "I said that wrong."),
         after("is missing", "I forgot the question."),
         after("search failed", "The search is broken."),
-        Rule::call(&["garbage"], vec![ToolCall { name: "search_knowledge".into(), arguments: json!("oops") }]),
+        Rule::call(
+            &["garbage"],
+            vec![ToolCall { name: "search_knowledge".into(), arguments: json!("oops") }],
+        ),
         Rule::call(&["empty"], vec![search(" ")]),
     ];
     let app = TestApp::with(setup).await;
     app.set_agent(None, None).await;
-    let call = app.quick_call(vec![say("Garbage please"), reply(), say("Empty please"), reply(), Step::Hangup]);
+    let call =
+        app.quick_call(vec![say("Garbage please"), reply(), say("Empty please"), reply(), Step::Hangup]);
     let report = Caller::new(call).run().await.unwrap();
     assert_eq!(report.heard_text(), "I said that wrong. I forgot the question.");
 
@@ -160,4 +168,3 @@ async fn a_caller_who_wants_a_person_is_put_through() {
     assert_eq!(report.outcome, Outcome::Forwarded { to: "+12025550177".into() });
     assert_eq!(app.call_row(&report.call_sid).await, ("completed".into(), Some("transferred".into())));
 }
-
