@@ -44,6 +44,17 @@ pub struct SchemaCache {
     pub schema_comments: HashMap<String, Option<String>>,
     /// `server_version_num`.
     pub server_version: u32,
+    /// Settings of roles that requests may act as (`alter role … set`), applied to their transactions.
+    pub role_settings: HashMap<String, RoleSettings>,
+}
+
+/// What `alter role … set` says of one role.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RoleSettings {
+    /// `default_transaction_isolation`, e.g. `serializable`.
+    pub isolation: Option<String>,
+    /// Other settings that an ordinary role may change, as (name, value).
+    pub settings: Vec<(String, String)>,
 }
 
 /// A table or view.
