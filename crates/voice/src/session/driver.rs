@@ -24,6 +24,10 @@ const CALLER_BACKLOG: usize = 256 * 1024;
 const UPSTREAM_BACKLOG: usize = 64 * 1024;
 /// Signs of life are asked for this many times within [`Settings::silence_timeout`].
 const PINGS: u32 = 4;
+/// The first round trips of a call are measured closer together: one alone may have waited for a busy start.
+const EARLY_PINGS: u32 = 4;
+/// Time between those.
+const EARLY_PING: Duration = Duration::from_millis(250);
 /// Longest goodbye on a socket.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// Longest wait for the application to store the end of a call.
@@ -65,6 +69,8 @@ struct Driver<S> {
     timer: Pin<Box<Sleep>>,
     timer_at: Option<Millis>,
     pulse: Interval,
+    /// Early measurements still to be made.
+    early_pings: u32,
     /// Since when the caller takes nothing.
     clogged_since: Option<Instant>,
     effects: Vec<Effect>,
@@ -97,6 +103,7 @@ where
         timer: Box::pin(tokio::time::sleep_until(began)),
         timer_at: None,
         pulse,
+        early_pings: EARLY_PINGS,
         clogged_since: None,
         effects: Vec::new(),
         ended: None,
@@ -253,6 +260,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
             return;
         }
         self.caller.ping();
+        if self.early_pings > 0 {
+            self.early_pings -= 1;
+            self.pulse.reset_after(EARLY_PING.min(self.pulse.period()));
+        }
         // Upstreams that are not read for the caller's backlog cannot show that they live.
         if self.clogged_since.is_none() {
             let silent = |u: &Upstream| u.wire.heard_at().elapsed() >= limit;
