@@ -307,7 +307,7 @@ async fn two_hundred_calls_at_once_pass_unchanged_in_bounded_memory() {
     let each = grown.saturating_sub(2 * kept) / CALLS;
     assert!(each < 400 << 10, "{} KiB a call", each >> 10);
     // 32 kB a second are kept, in vectors that double; the server's own share does not grow.
-    assert!(late / CALLS < 600 << 10, "{} KiB a call more within 8 s", late / CALLS >> 10);
+    assert!(late / CALLS < 600 << 10, "{} KiB a call more within 8 s", (late / CALLS) >> 10);
 }
 
 fn resident_bytes() -> usize {
