@@ -128,6 +128,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 impl Receptionist {
     /// Starts the application and its background work.
     pub fn start(options: Options) -> Self {
+        describe_metrics();
         let (announce, handover) = watch::channel(None);
         tokio::spawn(announce_handover(options.drain.clone(), announce));
         tokio::spawn(sweep(options.database.clone(), options.drain.clone()));
@@ -200,4 +201,19 @@ async fn sweep(database: Database, drain: Drain) {
             Err(error) => tracing::warn!(%error, "cannot look for calls that were left open"),
         }
     }
+}
+
+fn describe_metrics() {
+    longhouse_voice::session::describe_metrics();
+    metrics::describe_counter!(
+        "longhouse_receptionist_journal_dropped_total",
+        "Entries of transcripts that were lost; must stay zero."
+    );
+    metrics::counter!("longhouse_receptionist_journal_dropped_total").increment(0);
+    metrics::describe_counter!(
+        "longhouse_receptionist_rejected_webhooks_total",
+        "Requests whose Twilio signature did not fit."
+    );
+    metrics::counter!("longhouse_receptionist_rejected_webhooks_total").increment(0);
+    metrics::describe_counter!("longhouse_receptionist_webhooks_total", "Webhooks answered, by situation.");
 }

@@ -4,6 +4,7 @@
 
 pub mod core;
 pub mod driver;
+mod meters;
 pub mod playback;
 mod replay;
 mod time;
@@ -15,6 +16,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use meters::describe as describe_metrics;
 pub use time::Millis;
 pub use transcript::Speaker;
 

@@ -131,7 +131,10 @@ impl Core {
         // Not running (any more): timed out before, so the model has its answer.
         let Some(index) = self.tools.running.iter().position(|r| r.call_id == call_id) else { return };
         let running = self.tools.running.remove(index);
-        metrics::histogram!("longhouse_voice_tool_seconds", "tool" => running.name.clone())
+        // Names that the model makes up must not become labels.
+        let known =
+            self.shape().and_then(|s| s.tools.iter().map(|tool| tool.name).find(|n| *n == running.name));
+        metrics::histogram!("longhouse_voice_tool_seconds", "tool" => known.unwrap_or("unknown"))
             .record((now - running.since).as_secs_f64());
         let output: String = answer.output.to_string().chars().take(OUTPUT_CHARS).collect();
         out.push(Effect::Record(Entry::Tool {
