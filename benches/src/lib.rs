@@ -1,1 +1,3 @@
-//! Benchmark programs and peers; run by cargo xtask bench.
+//! What the benchmark programs share. Each program is `src/bin/bench-<area>` and runs by `cargo xtask bench <area>`.
+
+pub mod machine;

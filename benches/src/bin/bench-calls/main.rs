@@ -1,0 +1,262 @@
+//! `cargo xtask bench calls`: what Longhouse adds to phone calls, beside a bare relay in the same run.
+//!
+//! The generator plays the callers and the speech model of N calls in real time: 50 frames a second each way, the model
+//! talking all the time in 20 ms deltas, which is the worst case. Between the two lies nothing, a relay that only
+//! forwards, or the release build of `longhouse serve`. Each frame carries the time at which it was written.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod line;
+mod load;
+mod relay;
+mod report;
+mod speech;
+mod subject;
+mod websocket;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Parser, Subcommand};
+use longhouse_benches::machine::{Cpu, Load as MachineLoad, Machine, resident_kib};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use line::{Between, Exchange};
+use load::Load;
+use report::{Kind, Report, Run, Spread, Start};
+use subject::{Site, Subject};
+
+/// Time between the last call's beginning and the window: buffers have grown, greetings are over.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Time between a start and the reading of the idle server's memory.
+const IDLE: Duration = Duration::from_secs(2);
+/// Starts with the database up.
+const STARTS: usize = 7;
+
+/// Why there are no figures.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// Something that was measured did not do what it should.
+    #[error("{0}")]
+    Protocol(String),
+}
+
+/// Measures calls: added latency, processor time and memory at several numbers of calls.
+#[derive(Parser)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  cargo xtask bench calls\n  cargo xtask bench calls -- --calls 50 --seconds 5 --rounds 1"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Role>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// The peer: forwards everything between each caller and the given address
+    #[command(hide = true)]
+    Relay { upstream: SocketAddr },
+}
+
+#[derive(Args)]
+struct Settings {
+    /// Concurrent calls, one measurement each
+    #[arg(long, value_delimiter = ',', default_value = "50,200,600", value_parser = parse_positive)]
+    calls: Vec<usize>,
+    /// Length of a window
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
+    /// Windows of each kind
+    #[arg(long, default_value_t = 3, value_parser = parse_positive)]
+    rounds: usize,
+    /// Where the figures go [default: calls.json in target/bench]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// The server's program [default: longhouse beside this one]
+    #[arg(long, value_name = "PROGRAM")]
+    server: Option<PathBuf>,
+}
+
+fn parse_positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=10_000).contains(n)).ok_or_else(|| "a number from 1 to 10000".into())
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    raise_open_files();
+    let done = match cli.command {
+        Some(Role::Relay { upstream }) => relay::run(upstream).map_err(Error::from),
+        None => bench(&cli.settings),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A call takes four descriptors here, two sockets for writing and their doubles for reading.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // If it cannot be raised, connecting fails and says why.
+    let _ = setrlimit(Resource::Nofile, raised);
+}
+
+fn bench(settings: &Settings) -> Result<(), Error> {
+    let here = std::env::current_exe()?;
+    let beside = here.parent().unwrap_or(Path::new("."));
+    let results = beside.parent().unwrap_or(beside).join("bench");
+    std::fs::create_dir_all(&results)?;
+    let out = settings.out.clone().unwrap_or_else(|| results.join("calls.json"));
+    let program = settings.server.clone().unwrap_or_else(|| beside.join("longhouse"));
+
+    let exchange = Exchange::open()?;
+    let site = Site::new(&program, exchange.address(), &results.join("calls-server.log"))?;
+    let start = measure_start(&site)?;
+    let mut runs = Vec::new();
+    let mut note = |run: Run| {
+        eprintln!("{}", run.line());
+        runs.push(run);
+    };
+    for &calls in &settings.calls {
+        note(measure(&exchange, None, calls, 0, settings.seconds)?);
+        for round in 0..settings.rounds {
+            let relay = || subject::relay(exchange.address());
+            let server = || site.start();
+            // Whoever goes first has the cooler processor, or the busier neighbours.
+            let order: [&dyn Fn() -> Result<Subject, Error>; 2] =
+                if round % 2 == 0 { [&relay, &server] } else { [&server, &relay] };
+            for begin in order {
+                note(measure(&exchange, Some(begin()?), calls, round, settings.seconds)?);
+            }
+        }
+    }
+    let mut report = Report {
+        date: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+        server: version(&program)?,
+        machine: Machine::this(),
+        seconds: settings.seconds,
+        rounds: settings.rounds,
+        start,
+        bars: Vec::new(),
+        runs,
+    };
+    report.judge();
+    let json = serde_json::to_vec_pretty(&report).map_err(std::io::Error::from)?;
+    std::fs::write(&out, json)?;
+    println!(
+        "{}, {}, {} × {}, {} MiB, Linux {}\nmedian of {} windows of {} s (smallest–largest), latencies in ms\n\n{}",
+        report.date,
+        report.server,
+        report.machine.cpus,
+        report.machine.cpu,
+        report.machine.memory_mib,
+        report.machine.kernel,
+        report.rounds,
+        report.seconds,
+        report.tables()
+    );
+    println!("{}", out.display());
+    Ok(())
+}
+
+fn version(program: &Path) -> Result<String, Error> {
+    let output = std::process::Command::new(program).arg("version").output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// How long the server takes to start, and what it holds when it has nothing to do.
+fn measure_start(site: &Site) -> Result<Start, Error> {
+    let first = site.start()?;
+    let first_ms = milliseconds(first.started_in);
+    eprintln!("first start, with a new database: {first_ms:.0} ms");
+    let mut running = first;
+    let mut starts = Vec::with_capacity(STARTS);
+    for _ in 0..STARTS {
+        // Killed, it leaves its database running; the next start finds it up.
+        running.kill()?;
+        running = site.start()?;
+        starts.push(milliseconds(running.started_in));
+    }
+    std::thread::sleep(IDLE);
+    let idle_rss_mb = resident_kib(running.pid())? as f64 * 1_024.0 / 1e6;
+    let start = Start { with_database_up_ms: Spread::of(starts), first_ms, idle_rss_mb };
+    if let Some(spread) = start.with_database_up_ms {
+        eprintln!(
+            "start with the database up: {:.0} ms ({:.0}–{:.0}); idle: {idle_rss_mb:.1} MB",
+            spread.median, spread.min, spread.max
+        );
+    }
+    Ok(start)
+}
+
+/// One window with so many calls.
+fn measure(
+    exchange: &Exchange,
+    subject: Option<Subject>,
+    calls: usize,
+    round: usize,
+    seconds: u64,
+) -> Result<Run, Error> {
+    let nothing = Between::Nothing;
+    let between = subject.as_ref().map_or(&nothing, |subject| &subject.between);
+    let kind = match between {
+        Between::Nothing => Kind::Nothing,
+        Between::Relay(_) => Kind::Relay,
+        Between::Longhouse { .. } => Kind::Longhouse,
+    };
+    let pid = subject.as_ref().map(Subject::pid);
+    if pid.is_some() {
+        std::thread::sleep(IDLE);
+    }
+    let idle_rss = pid.map(resident_kib).transpose()?;
+    let mut load = Load::start(calls, between.speaks())?;
+    let connecting = Instant::now();
+    for index in 0..calls {
+        load.add(exchange.connect(between, index)?)?;
+    }
+    eprintln!("{calls} calls put through in {:.1} s", connecting.elapsed().as_secs_f64());
+    std::thread::sleep(SETTLE);
+
+    let myself = std::process::id();
+    let read = || -> Result<_, Error> {
+        Ok((Instant::now(), pid.map(Cpu::of).transpose()?, Cpu::of(myself)?, MachineLoad::now()?))
+    };
+    let mut readings = None;
+    let window = load.measure(Duration::from_secs(seconds), read, |before| {
+        readings = Some((before, read()?, pid.map(resident_kib).transpose()?));
+        Ok(())
+    })?;
+    let mut run = Run::of(calls, round, kind, &window);
+    if let Some((before, after, rss)) = readings {
+        let elapsed = after.0 - before.0;
+        run.generator_cpus = after.2.since(&before.2).total.as_secs_f64() / elapsed.as_secs_f64();
+        run.machine_idle_percent = after.3.idle_since(&before.3);
+        if let (Some(before), Some(after)) = (before.1, after.1) {
+            let used = after.since(&before);
+            let call_seconds = calls as f64 * elapsed.as_secs_f64();
+            run.cpu_ms_per_call_second = Some(milliseconds(used.total) / call_seconds);
+            run.cpu_system_share = Some(used.system.as_secs_f64() / used.total.as_secs_f64());
+        }
+        if let (Some(idle), Some(rss)) = (idle_rss, rss) {
+            run.memory_kib_per_call = Some(rss.saturating_sub(idle) as f64 / calls as f64);
+        }
+        (run.idle_rss_kib, run.rss_kib) = (idle_rss, rss);
+    }
+    load.hang_up()?;
+    Ok(run)
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
