@@ -3,6 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
+mod load;
+mod relationships;
+mod view_columns;
+
+pub use load::load;
+
 /// A schema-qualified name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QualifiedName {

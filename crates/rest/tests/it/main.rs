@@ -1,0 +1,3 @@
+//! Integration tests on a real Postgres, in one binary.
+
+mod schema;
