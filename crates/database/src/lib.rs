@@ -9,5 +9,7 @@ mod pool;
 pub mod testing;
 
 pub use claims::Claims;
-pub use pool::{Acting, Database, DatabaseOptions, Error, RoleTransaction, ServiceReason, connect_client};
+pub use pool::{
+    Acting, Database, DatabaseOptions, End, Error, Pipeline, RoleTransaction, ServiceReason, Step, connect_client,
+};
 pub use tokio_postgres;

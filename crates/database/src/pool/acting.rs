@@ -138,7 +138,7 @@ impl<'a> Acting<'a> {
     }
 }
 
-fn is_stale_plan(error: &Error) -> bool {
+pub(super) fn is_stale_plan(error: &Error) -> bool {
     error.sql_state() == Some(&SqlState::FEATURE_NOT_SUPPORTED)
         && matches!(error, Error::Query(e) if e.to_string().contains("cached plan") || e.as_db_error().is_some_and(|e| e.message().contains("cached plan")))
 }

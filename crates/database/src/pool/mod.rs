@@ -1,6 +1,7 @@
 //! One [`Database`]: pooled connections, and transactions that act as somebody.
 
 mod acting;
+mod pipeline;
 mod tls;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::error::SqlState;
 
 pub use acting::{Acting, RoleTransaction, ServiceReason};
+pub use pipeline::{End, Pipeline, Step};
 
 use crate::Claims;
 
