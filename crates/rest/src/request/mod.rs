@@ -1,8 +1,28 @@
 //! A request, parsed: what the URL, the headers and the body ask for, before any table is looked at.
 
+mod csv;
+mod filter;
+mod logic;
+mod media;
+mod names;
+mod order;
+mod parser;
+mod payload;
+mod preferences;
+mod query;
+mod ranges;
+mod resource;
+mod select;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+
+pub use preferences::Applied;
+pub(crate) use query::UNRESERVED;
+pub use ranges::RequestedRanges;
 
 /// A column, and a path into it when it is JSON or composite.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -247,7 +267,7 @@ pub struct Range {
 /// The query string, parsed.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Query {
-    /// `select`; empty means `*`.
+    /// `select`; one `*` when it is absent, empty for `select=` (no columns at all).
     pub select: Vec<SelectItem>,
     /// `and`, `or` and plain filters of the root and of embeds, in order of appearance.
     pub filters: Vec<(EmbedPath, Logic)>,
@@ -261,7 +281,7 @@ pub struct Query {
     pub on_conflict: Option<Vec<String>>,
     /// Parameters of an RPC: what is neither reserved nor a filter on the result. In order, repeated ones kept.
     pub arguments: Vec<(String, String)>,
-    /// Names of columns that root filters use (`filterFields`): decides which RPC results are filtered.
+    /// Keys of all filters and arguments as written: those of a `PUT` must be the primary key.
     pub filter_fields: BTreeSet<String>,
     /// The query string in canonical (sorted) form, for `Content-Location`.
     pub canonical: String,
