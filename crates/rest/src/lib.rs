@@ -1,5 +1,6 @@
 //! A PostgREST-compatible API over any Postgres schema.
 
+pub mod auth;
 pub mod config;
 pub mod error;
 pub mod plan;
