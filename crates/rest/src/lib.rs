@@ -1,9 +1,12 @@
 //! A PostgREST-compatible API over any Postgres schema.
 
+pub mod api;
 pub mod auth;
 pub mod config;
 pub mod error;
+mod execute;
 pub mod plan;
 pub mod request;
+pub mod response;
 pub mod schema;
 pub mod sql;

@@ -6,10 +6,11 @@ use bytes::Bytes;
 
 use super::mutate::{needed_columns, raw};
 use super::read::tree;
-use super::{Condition, RoutinePlan, check_preferences, negotiate};
+use super::{Condition, RoutinePlan, negotiate};
 use crate::config::RestConfig;
 use crate::error::Error;
 use crate::request::{ApiRequest, Invocation, MediaType, Payload};
+use crate::response::headers::allow_routine;
 use crate::schema::{Parameter, QualifiedName, Routine, SchemaCache, Volatility};
 
 /// A call of a function.
@@ -101,7 +102,7 @@ pub(super) fn plan(
     };
 
     let output = negotiate::output(request, &read_as, tree.is_default_select(), cache, config)?;
-    check_preferences(request)?;
+    request.preferences.check()?;
     let preferences = &request.preferences;
     if preferences.max_affected.is_some() && preferences.strict == Some(true) && !routine.returns.is_set {
         return Err(Error::MaxAffectedRpc);
@@ -124,10 +125,7 @@ pub(super) fn options(
     config: &RestConfig,
 ) -> Result<String, Error> {
     let plan = plan(request, routine, Invocation::Head, cache, config)?;
-    Ok(match plan.routine.volatility {
-        Volatility::Volatile => "OPTIONS,POST".into(),
-        Volatility::Stable | Volatility::Immutable => "OPTIONS,GET,HEAD,POST".into(),
-    })
+    Ok(allow_routine(&plan.routine).into())
 }
 
 /// Columns of the result that its filters look at.

@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::request::{
     Action, Aggregate, ApiRequest, Invocation, Join, JsonStep, MediaType, Mutation, Operation, Range,
 };
+use crate::response::headers::ALLOW_ROOT;
 use crate::schema::{QualifiedName, Relationship, Routine, SchemaCache};
 
 pub(crate) use columns::aggregate_name;
@@ -319,15 +320,6 @@ pub fn plan(request: &ApiRequest, cache: &SchemaCache, config: &RestConfig) -> R
         Action::RoutineOptions(routine) => {
             call::options(request, routine, cache, config).map(Plan::Options)
         }
-        Action::RootOptions => Ok(Plan::Options("OPTIONS,GET,HEAD".into())),
+        Action::RootOptions => Ok(Plan::Options(ALLOW_ROOT.into())),
     }
-}
-
-/// Refuses unknown preferences under `handling=strict`.
-fn check_preferences(request: &ApiRequest) -> Result<(), Error> {
-    let preferences = &request.preferences;
-    if preferences.strict == Some(true) && !preferences.invalid.is_empty() {
-        return Err(Error::InvalidPreferences(preferences.invalid.clone()));
-    }
-    Ok(())
 }

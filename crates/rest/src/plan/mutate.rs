@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::columns::Resolver;
 use super::read::{find_table, tree};
-use super::{Condition, Field, ReadNode, WritePlan, check_preferences, negotiate};
+use super::{Condition, Field, ReadNode, WritePlan, negotiate};
 use crate::config::RestConfig;
 use crate::error::Error;
 use crate::request::{
@@ -85,7 +85,7 @@ pub(super) fn plan(
     let table = find_table(request, relation, cache)?;
     let tree = tree(request, &table.name, cache, config)?;
     let write = write(request, table, mutation, cache, &tree)?;
-    check_preferences(request)?;
+    request.preferences.check()?;
     let output = negotiate::output(request, &table.name, tree.is_default_select(), cache, config)?;
     Ok(WritePlan { tree, write, output, mutation, relation: table.name.clone() })
 }

@@ -37,7 +37,7 @@ pub(super) fn description(request: &ApiRequest) -> Result<(), Error> {
 }
 
 fn unavailable(request: &ApiRequest) -> Error {
-    Error::MediaType(request.accept.iter().map(MediaType::mime).collect())
+    Error::MediaType(request.accept.iter().map(ToString::to_string).collect())
 }
 
 fn produce(
@@ -86,7 +86,7 @@ fn lookup(
     let found = if cache.media_handlers.is_empty() {
         None
     } else {
-        let mime = media.mime();
+        let mime = media.to_string();
         // A handler takes whole rows, so it cannot serve a selection of columns.
         let of_relation = if default_select {
             let named = HandlerRelation::Named(relation.clone());

@@ -2,12 +2,13 @@
 
 use super::columns::{Resolver, add_aliases, expand_stars};
 use super::{
-    Condition, Field, OrderBy, ReadNode, ReadPlan, Relation, SelectColumn, Spread, check_preferences, embed,
+    Condition, Field, OrderBy, ReadNode, ReadPlan, Relation, SelectColumn, Spread, embed,
     negotiate, spread,
 };
 use crate::config::RestConfig;
 use crate::error::Error;
 use crate::request::{Action, ApiRequest, EmbedPath, IsValue, Operation, Range, SelectItem};
+use crate::response::headers::allow_table;
 use crate::schema::{QualifiedName, SchemaCache, Table};
 
 pub(super) fn plan(
@@ -20,26 +21,13 @@ pub(super) fn plan(
     let relation = find_table(request, relation, cache)?.name.clone();
     let tree = tree(request, &relation, cache, config)?;
     let output = negotiate::output(request, &relation, tree.is_default_select(), cache, config)?;
-    check_preferences(request)?;
+    request.preferences.check()?;
     Ok(ReadPlan { tree, output, head, relation })
 }
 
 /// Methods that a relation takes.
 pub(super) fn options(request: &ApiRequest, relation: &str, cache: &SchemaCache) -> Result<String, Error> {
-    let table = find_table(request, relation, cache)?;
-    let mut allow = String::from("OPTIONS,GET,HEAD");
-    for (method, allowed) in [
-        ("POST", table.insertable),
-        ("PUT", table.insertable && table.updatable && !table.primary_key.is_empty()),
-        ("PATCH", table.updatable),
-        ("DELETE", table.deletable),
-    ] {
-        if allowed {
-            allow.push(',');
-            allow.push_str(method);
-        }
-    }
-    Ok(allow)
+    Ok(allow_table(find_table(request, relation, cache)?))
 }
 
 pub(super) fn find_table<'a>(

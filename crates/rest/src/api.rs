@@ -1,0 +1,235 @@
+//! The API as a service: from an HTTP request to its response.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use longhouse_database::Database;
+use tokio::sync::watch;
+
+use crate::config::RestConfig;
+use crate::error::Error;
+pub use crate::execute::Identity;
+use crate::execute::{self, Answer, Context};
+use crate::plan::{self, Plan};
+use crate::request::ApiRequest;
+use crate::response::cors::Cors;
+use crate::response::headers::{ServerTiming, VARY};
+use crate::schema::SchemaCache;
+
+const WARNING: HeaderName = HeaderName::from_static("warning");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// Largest body that is taken, in bytes, unless [`RestApi::with_body_limit`] says otherwise.
+const BODY_LIMIT: usize = 64 * 1024 * 1024;
+
+/// Says who sends a request, from its headers or from what a middleware left in its extensions.
+pub type Authenticate = Arc<dyn Fn(&Parts) -> Result<Identity, Error> + Send + Sync>;
+
+/// One API over one database. Cheap to clone.
+#[derive(Clone)]
+pub struct RestApi {
+    database: Database,
+    cache: watch::Receiver<Arc<SchemaCache>>,
+    config: Arc<RestConfig>,
+    authenticate: Authenticate,
+    body_limit: usize,
+    trace_header: Option<HeaderName>,
+}
+
+impl std::fmt::Debug for RestApi {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("RestApi").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// How long the stages took, where that is told.
+struct Clock {
+    timing: ServerTiming,
+    last: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self { timing: ServerTiming::default(), last: Instant::now() }
+    }
+
+    fn lap(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        Some(now.duration_since(std::mem::replace(&mut self.last, now)))
+    }
+}
+
+impl RestApi {
+    /// An API that answers from the schema cache of the moment.
+    pub fn new(
+        database: Database,
+        cache: watch::Receiver<Arc<SchemaCache>>,
+        config: Arc<RestConfig>,
+        authenticate: Authenticate,
+    ) -> Self {
+        let trace_header = config.trace_header.as_deref().and_then(|name| HeaderName::try_from(name).ok());
+        Self { database, cache, config, authenticate, body_limit: BODY_LIMIT, trace_header }
+    }
+
+    /// Takes bodies of up to this many bytes.
+    #[must_use]
+    pub fn with_body_limit(self, bytes: usize) -> Self {
+        Self { body_limit: bytes, ..self }
+    }
+
+    /// The API as a router, to be served alone or nested: it sees paths relative to where it is nested.
+    pub fn router(self) -> Router {
+        Router::new().fallback(serve).with_state(self)
+    }
+
+    /// Answers one request, whose path is relative to the API's root.
+    pub async fn handle(&self, request: Request<Body>) -> Response {
+        let (parts, body) = request.into_parts();
+        let cors = Cors::decide(&parts.method, &parts.headers, &self.config);
+        let mut response = match cors {
+            Cors::Preflight(headers) => {
+                let mut response = Response::new(Body::empty());
+                *response.headers_mut() = headers;
+                response
+            }
+            Cors::Headers(headers) => {
+                let mut response = self.respond(&parts, body).await;
+                // `OPTIONS` answers for itself; what the policy says prevails.
+                response.headers_mut().extend(headers);
+                response
+            }
+            Cors::None => self.respond(&parts, body).await,
+        };
+        if let Some(name) = &self.trace_header {
+            let value = parts.headers.get(name).cloned().unwrap_or(HeaderValue::from_static(""));
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+
+    async fn respond(&self, parts: &Parts, body: Body) -> Response {
+        let mut clock = Clock::start();
+        let identity = match (self.authenticate)(parts) {
+            Ok(identity) => identity,
+            Err(error) => return self.refuse(&error, true),
+        };
+        clock.timing.jwt = clock.lap();
+        let body = match Limited::new(body, self.body_limit).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => return self.too_large(),
+            // The client went away in the middle of its body; nobody reads this.
+            Err(error) => return self.refuse(&Error::InvalidBody(error.to_string()), true),
+        };
+        clock.lap();
+        match self.answer(parts, body, &identity, &mut clock).await {
+            Ok(answer) => {
+                let mut response = Response::new(Body::from(answer.body));
+                *response.status_mut() = answer.status;
+                *response.headers_mut() = answer.headers;
+                response
+            }
+            Err(error) => self.refuse(&error, identity.authenticated),
+        }
+    }
+
+    async fn answer(
+        &self,
+        parts: &Parts,
+        body: Bytes,
+        identity: &Identity,
+        clock: &mut Clock,
+    ) -> Result<Answer, Error> {
+        let config = &*self.config;
+        let cache = Arc::clone(&self.cache.borrow());
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let request = ApiRequest::parse(&parts.method, path, &parts.headers, body, config)?;
+        clock.timing.parse = clock.lap();
+        let plan = plan::plan(&request, &cache, config)?;
+        clock.timing.plan = clock.lap();
+        let context = Context { database: &self.database, cache: &cache, config, identity };
+        let outcome = execute::execute(context, &plan, &request).await?;
+        clock.timing.transaction = clock.lap();
+        let mut answer = execute::answer(&plan, outcome, &request, config)?;
+        if config.legacy_target_names {
+            warn_of_legacy_names(&plan, &mut answer);
+        }
+        clock.timing.response = clock.lap();
+        if config.server_timing {
+            answer.set(SERVER_TIMING, clock.timing.render());
+        }
+        if !answer.headers.contains_key(header::VARY) {
+            answer.set(header::VARY, VARY);
+        }
+        Ok(answer)
+    }
+
+    fn refuse(&self, error: &Error, authenticated: bool) -> Response {
+        match error {
+            Error::Internal(why) => tracing::error!(%why, "a request could not be answered"),
+            error => tracing::debug!(%error, "refused"),
+        }
+        let (status, headers, body) = error.response(authenticated, &self.config);
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        if let Some(reason) = error.reason()
+            && let Ok(reason) = hyper::ext::ReasonPhrase::try_from(reason.into_bytes())
+        {
+            response.extensions_mut().insert(reason);
+        }
+        response
+    }
+
+    fn too_large(&self) -> Response {
+        let mut response = Response::new(Body::from(format!(
+            r#"{{"code":"LH413","details":null,"hint":"Send fewer rows at once.","message":"The body is larger than {} bytes"}}"#,
+            self.body_limit
+        )));
+        *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+        let json = HeaderValue::from_static("application/json; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        response
+    }
+}
+
+async fn serve(State(api): State<RestApi>, request: Request<Body>) -> Response {
+    let is_head = request.method() == Method::HEAD;
+    let mut response = api.handle(request).await;
+    if is_head {
+        *response.body_mut() = Body::empty();
+    }
+    response
+}
+
+/// Warns of embeds that filters name by their relation although they have an alias.
+fn warn_of_legacy_names(plan: &Plan, answer: &mut Answer) {
+    let mut names = Vec::new();
+    match plan {
+        Plan::Read(plan) => plan.tree.legacy_names(&mut names),
+        Plan::Mutate(plan) => plan.tree.legacy_names(&mut names),
+        Plan::Call(plan) => plan.tree.legacy_names(&mut names),
+        Plan::Describe { .. } | Plan::Options(_) => {}
+    }
+    if names.is_empty() {
+        return;
+    }
+    let changes: Vec<String> =
+        names.iter().map(|(relation, alias)| format!("`{relation}` to `{alias}`")).collect();
+    answer.set(
+        WARNING,
+        format!(
+            "299 Longhouse \"Embedded resource was referenced by relation name even though it has an alias. This is \
+             deprecated and will stop working in a future release. Update {} in query string filters, orders or \
+             limits.\"",
+            changes.join(", ")
+        ),
+    );
+}

@@ -1,0 +1,4 @@
+//! Pieces of answers: headers, and the policy for other origins.
+
+pub mod cors;
+pub mod headers;
