@@ -115,6 +115,11 @@ impl Load {
     }
 }
 
+/// Processors that this process may use.
+pub fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// The machine that measured.
 #[derive(Debug, Clone, Serialize)]
 pub struct Machine {
@@ -136,7 +141,7 @@ impl Machine {
         let cpu = cpuinfo.lines().find(|l| l.starts_with("model name")).and_then(|l| l.split_once(": "));
         Self {
             cpu: cpu.map_or("unknown", |(_, name)| name).to_owned(),
-            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            cpus: cpus(),
             memory_mib: kib_of(&read("/proc/meminfo"), "MemTotal:").unwrap_or(0) / 1024,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         }

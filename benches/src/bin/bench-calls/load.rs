@@ -21,7 +21,7 @@ use crate::speech::{FRAME_NS, Speech};
 use crate::websocket::{self, CLOSE, PING, PONG, Role, TEXT};
 
 /// Frames that are on their way when a window ends arrive within this time, or count as lost.
-const STRAGGLERS: Duration = Duration::from_millis(500);
+const STRAGGLERS: Duration = Duration::from_secs(2);
 /// Longest wait for the last call to be hung up.
 const GOODBYE: Duration = Duration::from_secs(10);
 /// More complaints than this say nothing new.

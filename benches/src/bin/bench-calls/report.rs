@@ -19,6 +19,8 @@ const START_BAR_MS: f64 = 300.0;
 const IDLE_BAR_MB: f64 = 40.0;
 /// Below this share of idle processor time, figures say more about the machine than about the program.
 const BUSY_BELOW: f64 = 5.0;
+/// Processors that other programs (the database is one) may take before they disturb a measurement.
+const DISTURBED_ABOVE: f64 = 0.15;
 
 /// What lies between the callers and the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -82,9 +84,16 @@ pub(crate) struct Run {
     pub(crate) generator_lateness_ms: f64,
     pub(crate) generator_cpus: f64,
     pub(crate) machine_idle_percent: f64,
+    /// Processors that neither the generator nor the process under test used; the database is among them.
+    pub(crate) other_programs_cpus: f64,
 }
 
 impl Run {
+    /// Whether the machine had little else to do.
+    pub(crate) fn is_undisturbed(&self) -> bool {
+        self.other_programs_cpus <= DISTURBED_ABOVE
+    }
+
     pub(crate) fn of(calls: usize, round: usize, kind: Kind, window: &Window) -> Self {
         Self {
             calls,
@@ -103,6 +112,7 @@ impl Run {
             generator_lateness_ms: window.lateness as f64 / 1e6,
             generator_cpus: 0.0,
             machine_idle_percent: 0.0,
+            other_programs_cpus: 0.0,
         }
     }
 
@@ -110,7 +120,7 @@ impl Run {
     pub(crate) fn line(&self) -> String {
         let cpu = self.cpu_ms_per_call_second.map_or_else(String::new, |cpu| format!(", {cpu:.3} ms/call-s"));
         format!(
-            "{} calls, round {}, {}: p50 {:.2}/{:.2} ms, p99 {:.2}/{:.2} ms{cpu}, {} lost, machine {:.0} % idle",
+            "{} calls, round {}, {}: p50 {:.2}/{:.2} ms, p99 {:.2}/{:.2} ms{cpu}, {} lost, machine {:.0} % idle, others {:.2} processors",
             self.calls,
             self.round + 1,
             self.kind.label(),
@@ -120,6 +130,7 @@ impl Run {
             self.to_caller.p99,
             self.frames_lost,
             self.machine_idle_percent,
+            self.other_programs_cpus,
         )
     }
 }
@@ -186,9 +197,11 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Runs of one kind and size.
+    /// The windows of one kind and size that count: those in which the machine was quiet, if there is any.
     fn runs(&self, calls: usize, kind: Kind) -> impl Iterator<Item = &Run> {
-        self.runs.iter().filter(move |run| run.calls == calls && run.kind == kind)
+        let of = move |run: &&Run| run.calls == calls && run.kind == kind;
+        let quiet = self.runs.iter().filter(of).any(Run::is_undisturbed);
+        self.runs.iter().filter(of).filter(move |run| run.is_undisturbed() || !quiet)
     }
 
     fn sizes(&self) -> Vec<usize> {
@@ -236,7 +249,9 @@ impl Report {
                     p99(|run| run.to_caller),
                 );
             }
-            let lost: u64 = runs().map(|run| run.frames_lost).sum();
+            // A frame may be late on a busy machine, but never lost.
+            let all = self.runs.iter().filter(|run| run.calls == calls && run.kind == Kind::Longhouse);
+            let lost: u64 = all.map(|run| run.frames_lost).sum();
             bar(format!("frames lost at {calls} calls"), 0.0, Some(lost as f64));
         }
         let start = self.start.with_database_up_ms.map(|s| s.median);
@@ -260,6 +275,7 @@ impl Report {
             "× relay",
             "KiB/call",
             "idle %",
+            "others",
         ]);
         for calls in self.sizes() {
             for kind in [Kind::Nothing, Kind::Relay, Kind::Longhouse] {
@@ -282,6 +298,7 @@ impl Report {
                     Spread::show(ratio, 2),
                     Spread::show(memory, 0),
                     format!("{idle:.0}"),
+                    ms(|run| run.other_programs_cpus),
                 ]);
             }
         }
@@ -295,11 +312,17 @@ impl Report {
                 verdict.to_owned(),
             ]);
         }
-        let busy = self.runs.iter().filter(|run| run.machine_idle_percent < BUSY_BELOW).count();
-        let note = match busy {
-            0 => String::new(),
-            count => format!("\n{count} windows had under {BUSY_BELOW} % idle: the machine was saturated.\n"),
-        };
+        let mut note = String::new();
+        let saturated = self.runs.iter().filter(|run| run.machine_idle_percent < BUSY_BELOW).count();
+        if saturated > 0 {
+            note +=
+                &format!("\n{saturated} windows had under {BUSY_BELOW} % idle: the machine was saturated.\n");
+        }
+        let disturbed = self.runs.iter().filter(|run| !run.is_undisturbed()).count();
+        if disturbed > 0 {
+            note +=
+                &format!("\nOther programs took over {DISTURBED_ABOVE} processors in {disturbed} windows.\n");
+        }
         format!("{calls_table}\n\n{bars_table}\n{note}")
     }
 }
@@ -353,6 +376,16 @@ mod tests {
         assert_eq!(Spread::of([3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
         assert_eq!(Spread::of([4.0, 1.0]).map(|s| s.median), Some(2.5));
         assert_eq!(Spread::of([]), None);
+    }
+
+    #[test]
+    fn disturbed_windows_do_not_count_beside_a_quiet_one() {
+        let mut noisy = run(50, 0, Kind::Longhouse, 9.0);
+        noisy.other_programs_cpus = 1.0;
+        let quiet = run(50, 1, Kind::Longhouse, 2.0);
+        let median = |runs| report(runs).cpu(50, Kind::Longhouse).map(|s| s.median);
+        assert_eq!(median(vec![noisy.clone(), quiet]), Some(2.0));
+        assert_eq!(median(vec![noisy]), Some(9.0));
     }
 
     #[test]
