@@ -3,6 +3,7 @@
 pub mod api;
 pub mod auth;
 pub mod config;
+pub mod config_file;
 pub mod error;
 mod execute;
 pub mod plan;
@@ -10,3 +11,4 @@ pub mod request;
 pub mod response;
 pub mod schema;
 pub mod sql;
+pub mod standalone;
