@@ -6,6 +6,7 @@ pub mod config;
 pub mod config_file;
 pub mod error;
 mod execute;
+pub mod openapi;
 pub mod plan;
 pub mod request;
 pub mod response;
