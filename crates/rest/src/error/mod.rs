@@ -5,6 +5,8 @@ mod hints;
 mod jwt;
 mod postgres;
 mod response;
+#[cfg(test)]
+mod tests;
 
 use thiserror::Error as ThisError;
 

@@ -45,7 +45,7 @@ struct Request {
 
 impl Request {
     fn bounds(&self) -> Bounds {
-        let offset = self.offset.map(|offset| offset.unwrap_or_default());
+        let offset = self.offset.map(Option::unwrap_or_default);
         match (self.limit, offset) {
             (None, offset) => Bounds { lower: offset.unwrap_or_default(), upper: None },
             (Some(None), None) => Bounds::ALL,

@@ -1,4 +1,6 @@
-//! Pieces of answers: headers, and the policy for other origins.
+//! From results to answers.
 
 pub mod cors;
 pub mod headers;
+#[cfg(test)]
+mod tests;
