@@ -12,12 +12,18 @@ pub(super) const CAUTIOUS: f64 = 0.75;
 /// How alike parameters and related tables must be.
 const GENEROUS: f64 = 0.33;
 
+/// Longer names are compared with nothing: comparing takes the product of the lengths, and the client chooses one.
+const LONGEST: usize = 512;
+
 /// The most similar of the names; the first by name when several are.
 pub(super) fn closest<'a>(
     name: &str,
     names: impl IntoIterator<Item = &'a str>,
     least: f64,
 ) -> Option<&'a str> {
+    if name.len() > LONGEST {
+        return None;
+    }
     let wanted = name.to_lowercase();
     let mut best: Option<(f64, &str)> = None;
     for candidate in names {

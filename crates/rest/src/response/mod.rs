@@ -1,4 +1,4 @@
-//! From results to answers.
+//! Pieces of answers: headers, and the policy for other origins.
 
 pub mod cors;
 pub mod headers;
