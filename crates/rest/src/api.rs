@@ -1,5 +1,6 @@
 //! The API as a service: from an HTTP request to its response.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,9 +16,11 @@ use longhouse_database::Database;
 use tokio::sync::watch;
 
 use crate::config::RestConfig;
+use crate::describe::describe;
 use crate::error::Error;
 pub use crate::execute::Identity;
 use crate::execute::{self, Answer, Context};
+use crate::openapi::Place;
 use crate::plan::{self, Plan};
 use crate::request::ApiRequest;
 use crate::response::cors::Cors;
@@ -41,6 +44,7 @@ pub struct RestApi {
     config: Arc<RestConfig>,
     authenticate: Authenticate,
     body_limit: usize,
+    place: Place,
     trace_header: Option<HeaderName>,
 }
 
@@ -76,13 +80,20 @@ impl RestApi {
         authenticate: Authenticate,
     ) -> Self {
         let trace_header = config.trace_header.as_deref().and_then(|name| HeaderName::try_from(name).ok());
-        Self { database, cache, config, authenticate, body_limit: BODY_LIMIT, trace_header }
+        let place = Place { scheme: "http".into(), host: "0.0.0.0".into(), port: 3000, path: "/".into() };
+        Self { database, cache, config, authenticate, body_limit: BODY_LIMIT, place, trace_header }
     }
 
     /// Takes bodies of up to this many bytes.
     #[must_use]
     pub fn with_body_limit(self, bytes: usize) -> Self {
         Self { body_limit: bytes, ..self }
+    }
+
+    /// Tells its readers that it is here.
+    #[must_use]
+    pub fn with_place(self, place: Place) -> Self {
+        Self { place, ..self }
     }
 
     /// The API as a router, to be served alone or nested: it sees paths relative to where it is nested.
@@ -155,9 +166,15 @@ impl RestApi {
         let plan = plan::plan(&request, &cache, config)?;
         clock.timing.plan = clock.lap();
         let context = Context { database: &self.database, cache: &cache, config, identity };
-        let outcome = execute::execute(context, &plan, &request).await?;
-        clock.timing.transaction = clock.lap();
-        let mut answer = execute::answer(&plan, outcome, &request, config)?;
+        let mut answer = if let Plan::Describe { head } = plan {
+            let answer = describe(context, &plan, &request, head, &self.place).await?;
+            clock.timing.transaction = clock.lap();
+            answer
+        } else {
+            let outcome = execute::execute(context, &plan, &request).await?;
+            clock.timing.transaction = clock.lap();
+            execute::answer(&plan, outcome, &request, config)?
+        };
         if config.legacy_target_names {
             warn_of_legacy_names(&plan, &mut answer);
         }
@@ -204,7 +221,9 @@ async fn serve(State(api): State<RestApi>, request: Request<Body>) -> Response {
     let is_head = request.method() == Method::HEAD;
     let mut response = api.handle(request).await;
     if is_head {
-        *response.body_mut() = Body::empty();
+        // Of unknown length, so that nobody claims that a GET would be answered by no bytes.
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        *response.body_mut() = Body::from_stream(futures_util::stream::empty::<Result<Bytes, Infallible>>());
     }
     response
 }

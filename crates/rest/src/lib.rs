@@ -4,6 +4,7 @@ pub mod api;
 pub mod auth;
 pub mod config;
 pub mod config_file;
+mod describe;
 pub mod error;
 mod execute;
 pub mod openapi;

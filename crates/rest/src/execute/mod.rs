@@ -46,8 +46,6 @@ pub(crate) enum Outcome {
     Rows(ResultSet),
     /// A query plan.
     Explained(Bytes),
-    /// Rows of the statements of [`describe`].
-    Described(Vec<Vec<Row>>),
     /// The database was not asked.
     Nothing,
 }
@@ -94,11 +92,11 @@ impl ResultSet {
         Ok(Self {
             total: row.try_get(0)?,
             page: row.try_get(1)?,
-            location: row.try_get(2)?,
-            body: row.try_get::<_, Option<Raw<'_>>>(3)?.map(|raw| Bytes::copy_from_slice(raw.0)).unwrap_or_default(),
-            headers: row.try_get(4)?,
-            status: row.try_get(5)?,
-            inserted: row.try_get(6)?,
+            body: row.try_get::<_, Option<Raw<'_>>>(2)?.map(|raw| Bytes::copy_from_slice(raw.0)).unwrap_or_default(),
+            headers: row.try_get(3)?,
+            status: row.try_get(4)?,
+            inserted: row.try_get(5)?,
+            location: row.try_get(6)?,
         })
     }
 }
@@ -163,8 +161,8 @@ pub(crate) async fn execute(
         let planned = planned_rows(explained)?;
         result.total = match (preferences.count, result.total, config.max_rows) {
             (Some(Count::Planned), ..) => planned,
-            // An exact count is cheap up to the page's limit; beyond it the planner's guess is good enough.
-            (Some(Count::Estimated), Some(total), Some(most)) if u64::try_from(total).is_ok_and(|t| t > most) => {
+            // Counted up to the limit of a page; beyond it the planner's guess is good enough.
+            (Some(Count::Estimated), Some(total), most) if most.is_none_or(|most| i128::from(total) > i128::from(most)) => {
                 planned.map(|planned| planned.max(total))
             }
             (_, total, _) => total,
@@ -173,7 +171,7 @@ pub(crate) async fn execute(
     Ok(Outcome::Rows(result))
 }
 
-/// Runs other statements as the role of a request, reading only.
+/// Runs another statement as the role of a request, reading only, and returns its rows.
 ///
 /// # Errors
 /// Refusals of Postgres.
@@ -181,18 +179,16 @@ pub(crate) async fn inspect(
     context: Context<'_>,
     plan: &Plan,
     request: &ApiRequest,
-    inspection: Vec<Statement>,
-) -> Result<Outcome, Error> {
+    inspection: Statement,
+) -> Result<Vec<Row>, Error> {
     let mut statements = vec![settings(context, plan, request)];
     if let Some(function) = &context.config.pre_request {
         statements.push(sql::pre_request(function));
     }
-    let prelude = statements.len();
-    statements.extend(inspection);
+    statements.push(inspection);
     let begin = begin(isolation(plan, context.identity, context.cache), true);
     let mut rows = run(context, begin, &statements, End::Commit).await?;
-    rows.drain(..prelude);
-    Ok(Outcome::Described(rows))
+    Ok(rows.pop().unwrap_or_default())
 }
 
 fn settings(context: Context<'_>, plan: &Plan, request: &ApiRequest) -> Statement {

@@ -1,7 +1,7 @@
 //! Whole statements: the rows as one body, beside counts and what the database says of the response.
 //!
-//! Every statement has the same columns: `total_result_set bigint`, `page_total bigint`, `location text[]`, `body`,
-//! `response_headers text`, `response_status text`, `response_inserted bigint`.
+//! Every statement has the same columns: `total_result_set bigint`, `page_total bigint`, `body`,
+//! `response_headers text`, `response_status text`, `response_inserted bigint`, `location text[]`.
 
 use super::{Sql, Statement};
 use crate::plan::{Handler, MutatePlan, Output, ReadPlan, RoutinePlan, WritePlan};
@@ -24,9 +24,8 @@ pub(crate) fn read(plan: &ReadPlan, preferences: &Preferences, range: Range, max
         sql.push(")");
     }
     sql.push(" select ").total(preferences, total, None).push(", ").page_total(None);
-    sql.push(", array[]::text[] as location, ").body(&plan.output.handler, None);
-    sql.response_settings().push(", null::bigint as response_inserted");
-    sql.push(" from (select * from pgrst_source) _postgrest_t");
+    sql.push(", ").body(&plan.output.handler, None).response_settings();
+    sql.push(", null::bigint as response_inserted, array[]::text[] as location from (select * from pgrst_source) _postgrest_t");
     sql.finish()
 }
 
@@ -36,16 +35,7 @@ pub(crate) fn write(plan: &WritePlan, preferences: &Preferences) -> Statement {
     sql.explain(&plan.output.media);
     sql.push("with pgrst_source as (").write(&plan.write);
     sql.push(") select null::bigint as total_result_set, ").page_total(None).push(", ");
-    match &plan.write {
-        MutatePlan::Insert(insert) if preferences.representation == Some(Return::HeadersOnly) => {
-            sql.location(&insert.primary_key);
-        }
-        _ => {
-            sql.push("array[]::text[]");
-        }
-    }
-    sql.push(" as location, ").body(&plan.output.handler, None);
-    sql.response_settings().push(", ");
+    sql.body(&plan.output.handler, None).response_settings().push(", ");
     match &plan.write {
         MutatePlan::Insert(insert) if insert.counts_new_rows() => {
             sql.push("nullif(current_setting('pgrst.inserted', true), '')::bigint");
@@ -54,7 +44,16 @@ pub(crate) fn write(plan: &WritePlan, preferences: &Preferences) -> Statement {
             sql.push("0::bigint");
         }
     }
-    sql.push(" as response_inserted from (");
+    sql.push(" as response_inserted, ");
+    match &plan.write {
+        MutatePlan::Insert(insert) if preferences.representation == Some(Return::HeadersOnly) => {
+            sql.location(&insert.primary_key);
+        }
+        _ => {
+            sql.push("array[]::text[]");
+        }
+    }
+    sql.push(" as location from (");
     if plan.output.handler == Handler::None {
         // What is selected need not be there when nothing is returned.
         sql.push("select * from pgrst_source");
@@ -83,8 +82,8 @@ pub(crate) fn call(
     }
     let routine = Some(&plan.routine);
     sql.push(" select ").total(preferences, total, routine).push(", ").page_total(routine);
-    sql.push(", array[]::text[] as location, ").body(&plan.output.handler, routine);
-    sql.response_settings().push(", null::bigint as response_inserted from (").read(&plan.tree);
+    sql.push(", ").body(&plan.output.handler, routine).response_settings();
+    sql.push(", null::bigint as response_inserted, array[]::text[] as location from (").read(&plan.tree);
     sql.push(") _postgrest_t");
     sql.finish()
 }
