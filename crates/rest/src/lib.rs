@@ -9,6 +9,7 @@ pub mod error;
 mod execute;
 pub mod openapi;
 pub mod plan;
+pub mod reload;
 pub mod request;
 pub mod response;
 pub mod schema;

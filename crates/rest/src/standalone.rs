@@ -100,7 +100,7 @@ const IN_DATABASE: &[&str] = &[
 
 /// Settings of the connecting role, of all databases first, so that this database's win.
 const ROLE_SETTINGS: &str = "
-    select substr(s, 8, strpos(s, '=') - 8) as name, substr(s, strpos(s, '=') + 1) as value
+    select substr(s, 7, strpos(s, '=') - 7) as name, substr(s, strpos(s, '=') + 1) as value
     from pg_catalog.pg_db_role_setting r
     cross join lateral unnest(r.setconfig) as u (s)
     where r.setrole = (select oid from pg_catalog.pg_roles where rolname = current_user)
@@ -381,7 +381,7 @@ mod tests {
         std::fs::write(&file, "reallyreallyreallyreallyverysafe\n").expect("writes");
         let options = load(&format!("jwt-secret = \"@{}\"", file.display()), &[]).expect("reads");
         std::fs::remove_dir_all(&dir).expect("removes");
-        let secret = options.jwt.secret.as_ref().map(|secret| secret.expose_secret());
+        let secret = options.jwt.secret.as_ref().map(SecretString::expose_secret);
         assert_eq!(secret, Some("reallyreallyreallyreallyverysafe"));
         assert!(!format!("{options:?}").contains("really"), "never in a log");
     }

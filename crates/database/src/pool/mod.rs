@@ -1,6 +1,7 @@
 //! One [`Database`]: pooled connections, and transactions that act as somebody.
 
 mod acting;
+mod listening;
 mod pipeline;
 mod tls;
 
@@ -13,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::error::SqlState;
 
 pub use acting::{Acting, RoleTransaction, ServiceReason};
+pub use listening::connect_listening;
 pub use pipeline::{End, Pipeline, Step};
 
 use crate::Claims;
