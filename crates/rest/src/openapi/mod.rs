@@ -160,21 +160,24 @@ fn accessible_routines(cache: &SchemaCache, schema: &str, access: &Access) -> Ve
     let same = |cached: &str, seen: &str| {
         cached == seen || cached.strip_suffix(seen).is_some_and(|front| front.ends_with('.'))
     };
+    let mut seen: BTreeMap<&str, Vec<&[String]>> = BTreeMap::new();
+    for (name, types) in &access.routines {
+        seen.entry(name).or_default().push(types);
+    }
     let mut found: Vec<Routine> = Vec::new();
     for overloads in cache.routines.values() {
         for routine in overloads.iter().filter(|routine| routine.name.schema == schema) {
-            let seen = access.routines.iter().find(|(name, types)| {
-                *name == routine.name.name
-                    && types.len() == routine.parameters.len()
+            let matching = seen.get(routine.name.name.as_str()).into_iter().flatten().find(|types| {
+                types.len() == routine.parameters.len()
                     && routine
                         .parameters
                         .iter()
-                        .zip(types)
+                        .zip(**types)
                         .all(|(parameter, seen)| same(&parameter.type_name, seen))
             });
-            if let Some((_, types)) = seen {
+            if let Some(types) = matching {
                 let mut routine = routine.clone();
-                for (parameter, seen) in routine.parameters.iter_mut().zip(types) {
+                for (parameter, seen) in routine.parameters.iter_mut().zip(*types) {
                     parameter.type_name.clone_from(seen);
                 }
                 found.push(routine);
