@@ -13,6 +13,7 @@ mod emulate;
 mod offline;
 mod openapi;
 mod platform;
+mod rest;
 mod run_state;
 mod serve;
 mod settings;
@@ -45,6 +46,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Stop the running server, letting its calls end
     Stop(stop::StopArgs),
+    /// Serve the REST API alone, over any Postgres, with PostgREST's configuration
+    Rest(rest::RestArgs),
     /// Migrations: push, reset, list, new, repair
     Db(db::DbArgs),
     /// Phone a deployment and print the conversation
@@ -83,6 +86,7 @@ async fn run(command: Command) -> miette::Result<ExitCode> {
         Command::Serve(args) => Box::pin(serve::run(args)).await,
         Command::Status(args) => status::run(args).await,
         Command::Stop(args) => stop::run(args).await,
+        Command::Rest(args) => Box::pin(rest::run(args)).await,
         Command::Db(args) => Box::pin(db::run(args)).await.map(|()| ExitCode::SUCCESS),
         Command::Call(args) => Box::pin(call::run(*args)).await.map(|()| ExitCode::SUCCESS),
         Command::Emulate(args) => emulate::run(args).await,

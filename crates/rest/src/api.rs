@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Body;
@@ -17,11 +17,12 @@ use tokio::sync::watch;
 
 use crate::config::RestConfig;
 use crate::describe::describe;
-use crate::error::Error;
+use crate::error::{Error, JwtError};
 pub use crate::execute::Identity;
 use crate::execute::{self, Answer, Context};
 use crate::openapi::Place;
 use crate::plan::{self, Plan};
+use crate::reload::Current;
 use crate::request::ApiRequest;
 use crate::response::cors::Cors;
 use crate::response::headers::{ServerTiming, VARY};
@@ -34,23 +35,43 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const BODY_LIMIT: usize = 64 * 1024 * 1024;
 
 /// Says who sends a request, from its headers or from what a middleware left in its extensions.
-pub type Authenticate = Arc<dyn Fn(&Parts) -> Result<Identity, Error> + Send + Sync>;
+pub type Authenticate = Arc<dyn Fn(&Parts, &Current) -> Result<Identity, Error> + Send + Sync>;
+
+/// Believes the tokens that the configured secret verifies; for an API that stands alone.
+pub fn by_token() -> Authenticate {
+    Arc::new(|parts, current| {
+        let verifier = current.verifier.as_ref().ok_or(JwtError::SecretMissing)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let who = verifier.verify(bearer(parts), i64::try_from(now.as_secs()).unwrap_or(i64::MAX))?;
+        Ok(Identity {
+            role: who.role.clone(),
+            claims: who.claims_json.clone(),
+            authenticated: Some(&who.role) != current.config.anon_role.as_ref(),
+        })
+    })
+}
+
+/// What follows `Bearer` in `Authorization`.
+fn bearer(parts: &Parts) -> Option<&str> {
+    let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
 
 /// One API over one database. Cheap to clone.
 #[derive(Clone)]
 pub struct RestApi {
     database: Database,
     cache: watch::Receiver<Arc<SchemaCache>>,
-    config: Arc<RestConfig>,
+    current: watch::Receiver<Current>,
     authenticate: Authenticate,
     body_limit: usize,
     place: Place,
-    trace_header: Option<HeaderName>,
 }
 
 impl std::fmt::Debug for RestApi {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("RestApi").field("config", &self.config).finish_non_exhaustive()
+        formatter.debug_struct("RestApi").field("place", &self.place).finish_non_exhaustive()
     }
 }
 
@@ -72,16 +93,15 @@ impl Clock {
 }
 
 impl RestApi {
-    /// An API that answers from the schema cache of the moment.
+    /// An API that answers from the schema cache and with the options of the moment: see [`crate::reload::Reloader`].
     pub fn new(
         database: Database,
         cache: watch::Receiver<Arc<SchemaCache>>,
-        config: Arc<RestConfig>,
+        current: watch::Receiver<Current>,
         authenticate: Authenticate,
     ) -> Self {
-        let trace_header = config.trace_header.as_deref().and_then(|name| HeaderName::try_from(name).ok());
         let place = Place { scheme: "http".into(), host: "0.0.0.0".into(), port: 3000, path: "/".into() };
-        Self { database, cache, config, authenticate, body_limit: BODY_LIMIT, place, trace_header }
+        Self { database, cache, current, authenticate, body_limit: BODY_LIMIT, place }
     }
 
     /// Takes bodies of up to this many bytes.
@@ -104,7 +124,8 @@ impl RestApi {
     /// Answers one request, whose path is relative to the API's root.
     pub async fn handle(&self, request: Request<Body>) -> Response {
         let (parts, body) = request.into_parts();
-        let cors = Cors::decide(&parts.method, &parts.headers, &self.config);
+        let current = self.current.borrow().clone();
+        let cors = Cors::decide(&parts.method, &parts.headers, &current.config);
         let mut response = match cors {
             Cors::Preflight(headers) => {
                 let mut response = Response::new(Body::empty());
@@ -112,42 +133,45 @@ impl RestApi {
                 response
             }
             Cors::Headers(headers) => {
-                let mut response = self.respond(&parts, body).await;
+                let mut response = self.respond(&parts, body, &current).await;
                 // `OPTIONS` answers for itself; what the policy says prevails.
                 response.headers_mut().extend(headers);
                 response
             }
-            Cors::None => self.respond(&parts, body).await,
+            Cors::None => self.respond(&parts, body, &current).await,
         };
-        if let Some(name) = &self.trace_header {
-            let value = parts.headers.get(name).cloned().unwrap_or(HeaderValue::from_static(""));
+        if let Some(name) = &current.config.trace_header
+            && let Ok(name) = HeaderName::try_from(name)
+        {
+            let value = parts.headers.get(&name).cloned().unwrap_or(HeaderValue::from_static(""));
             response.headers_mut().insert(name, value);
         }
         response
     }
 
-    async fn respond(&self, parts: &Parts, body: Body) -> Response {
+    async fn respond(&self, parts: &Parts, body: Body, current: &Current) -> Response {
+        let config = &*current.config;
         let mut clock = Clock::start();
-        let identity = match (self.authenticate)(parts) {
+        let identity = match (self.authenticate)(parts, current) {
             Ok(identity) => identity,
-            Err(error) => return self.refuse(&error, true),
+            Err(error) => return refuse(&error, true, config),
         };
         clock.timing.jwt = clock.lap();
         let body = match Limited::new(body, self.body_limit).collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) if error.is::<LengthLimitError>() => return self.too_large(),
             // The client went away in the middle of its body; nobody reads this.
-            Err(error) => return self.refuse(&Error::InvalidBody(error.to_string()), true),
+            Err(error) => return refuse(&Error::InvalidBody(error.to_string()), true, config),
         };
         clock.lap();
-        match self.answer(parts, body, &identity, &mut clock).await {
+        match self.answer(parts, body, &identity, config, &mut clock).await {
             Ok(answer) => {
                 let mut response = Response::new(Body::from(answer.body));
                 *response.status_mut() = answer.status;
                 *response.headers_mut() = answer.headers;
                 response
             }
-            Err(error) => self.refuse(&error, identity.authenticated),
+            Err(error) => refuse(&error, identity.authenticated, config),
         }
     }
 
@@ -156,9 +180,9 @@ impl RestApi {
         parts: &Parts,
         body: Bytes,
         identity: &Identity,
+        config: &RestConfig,
         clock: &mut Clock,
     ) -> Result<Answer, Error> {
-        let config = &*self.config;
         let cache = Arc::clone(&self.cache.borrow());
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let request = ApiRequest::parse(&parts.method, path, &parts.headers, body, config)?;
@@ -188,23 +212,6 @@ impl RestApi {
         Ok(answer)
     }
 
-    fn refuse(&self, error: &Error, authenticated: bool) -> Response {
-        match error {
-            Error::Internal(why) => tracing::error!(%why, "a request could not be answered"),
-            error => tracing::debug!(%error, "refused"),
-        }
-        let (status, headers, body) = error.response(authenticated, &self.config);
-        let mut response = Response::new(Body::from(body));
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        if let Some(reason) = error.reason()
-            && let Ok(reason) = hyper::ext::ReasonPhrase::try_from(reason.into_bytes())
-        {
-            response.extensions_mut().insert(reason);
-        }
-        response
-    }
-
     fn too_large(&self) -> Response {
         let mut response = Response::new(Body::from(format!(
             r#"{{"code":"LH413","details":null,"hint":"Send fewer rows at once.","message":"The body is larger than {} bytes"}}"#,
@@ -215,6 +222,23 @@ impl RestApi {
         response.headers_mut().insert(header::CONTENT_TYPE, json);
         response
     }
+}
+
+fn refuse(error: &Error, authenticated: bool, config: &RestConfig) -> Response {
+    match error {
+        Error::Internal(why) => tracing::error!(%why, "a request could not be answered"),
+        error => tracing::debug!(%error, "refused"),
+    }
+    let (status, headers, body) = error.response(authenticated, config);
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    if let Some(reason) = error.reason()
+        && let Ok(reason) = hyper::ext::ReasonPhrase::try_from(reason.into_bytes())
+    {
+        response.extensions_mut().insert(reason);
+    }
+    response
 }
 
 async fn serve(State(api): State<RestApi>, request: Request<Body>) -> Response {

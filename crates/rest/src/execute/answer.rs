@@ -97,7 +97,8 @@ fn ranged(result: &mut ResultSet, request: &ApiRequest, config: &RestConfig) -> 
     let total = result.total.and_then(|total| u64::try_from(total).ok());
     let (status, content_range) = range_status(request.range, rows, total);
     let body = if status == StatusCode::RANGE_NOT_SATISFIABLE {
-        let bounds = RangeError::OutOfBounds { lower: request.range.offset, total: total.unwrap_or_default() };
+        let bounds =
+            RangeError::OutOfBounds { lower: request.range.offset, total: total.unwrap_or_default() };
         Error::InvalidRange(bounds).body(config)
     } else {
         std::mem::take(&mut result.body)

@@ -90,13 +90,16 @@ impl ResultSet {
     fn read(rows: &[Row]) -> Result<Self, tokio_postgres::Error> {
         let Some(row) = rows.first() else { return Ok(Self::default()) };
         Ok(Self {
-            total: row.try_get(0)?,
-            page: row.try_get(1)?,
-            body: row.try_get::<_, Option<Raw<'_>>>(2)?.map(|raw| Bytes::copy_from_slice(raw.0)).unwrap_or_default(),
-            headers: row.try_get(3)?,
-            status: row.try_get(4)?,
-            inserted: row.try_get(5)?,
-            location: row.try_get(6)?,
+            total: row.try_get("total_result_set")?,
+            page: row.try_get("page_total")?,
+            location: row.try_get("location")?,
+            body: row
+                .try_get::<_, Option<Raw<'_>>>("body")?
+                .map(|raw| Bytes::copy_from_slice(raw.0))
+                .unwrap_or_default(),
+            headers: row.try_get("response_headers")?,
+            status: row.try_get("response_status")?,
+            inserted: row.try_get("response_inserted")?,
         })
     }
 }
@@ -162,7 +165,9 @@ pub(crate) async fn execute(
         result.total = match (preferences.count, result.total, config.max_rows) {
             (Some(Count::Planned), ..) => planned,
             // Counted up to the limit of a page; beyond it the planner's guess is good enough.
-            (Some(Count::Estimated), Some(total), most) if most.is_none_or(|most| i128::from(total) > i128::from(most)) => {
+            (Some(Count::Estimated), Some(total), most)
+                if most.is_none_or(|most| i128::from(total) > i128::from(most)) =>
+            {
                 planned.map(|planned| planned.max(total))
             }
             (_, total, _) => total,
@@ -277,8 +282,8 @@ fn check(plan: &Plan, output: &Output, request: &ApiRequest, result: &ResultSet)
     if output.is_single() && page != 1 {
         return Err(Error::Singularity(page));
     }
-    let limited = matches!(plan, Plan::Call(_))
-        || matches!(mutation, Some(Mutation::Update | Mutation::Delete));
+    let limited =
+        matches!(plan, Plan::Call(_)) || matches!(mutation, Some(Mutation::Update | Mutation::Delete));
     match most_affected(request) {
         Some(most) if limited && page > most => Err(Error::MaxAffected(page)),
         _ => Ok(()),

@@ -182,7 +182,7 @@ fn find<'a>(
         [] => {
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             Err(Error::no_function(name, &arguments, content_type, by_body, cache))
-        },
+        }
         [routine] => Ok(routine),
         _ => Err(Error::ambiguous_function(&candidates)),
     }
@@ -192,12 +192,7 @@ fn is_raw(content_type: &MediaType) -> bool {
     matches!(content_type, MediaType::OctetStream | MediaType::Text | MediaType::Xml)
 }
 
-fn takes(
-    routine: &Routine,
-    arguments: &BTreeSet<String>,
-    content_type: &MediaType,
-    by_body: bool,
-) -> bool {
+fn takes(routine: &Routine, arguments: &BTreeSet<String>, content_type: &MediaType, by_body: bool) -> bool {
     let parameters = &routine.parameters;
     if parameters.is_empty() {
         return arguments.is_empty() && !(by_body && is_raw(content_type));

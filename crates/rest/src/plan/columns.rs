@@ -50,7 +50,7 @@ impl<'a> Resolver<'a> {
                 };
                 let field = self.typed(&filter.field, to_tsvector);
                 Condition::Compare {
-                    field: self.mapped("text", field.type_name.clone(), field),
+                    field: Box::new(self.mapped("text", field.type_name.clone(), field)),
                     negated: filter.negated,
                     operation: filter.operation.clone(),
                 }
@@ -114,9 +114,7 @@ impl<'a> Resolver<'a> {
         !self.cache.representations.is_empty()
             && self.table.is_some_and(|table| {
                 table.columns.iter().any(|column| {
-                    self.cache
-                        .representations
-                        .contains_key(&(column.nominal_type.clone(), "json".to_owned()))
+                    self.cache.representations.contains_key(&(column.nominal_type.clone(), "json".to_owned()))
                 })
             })
     }

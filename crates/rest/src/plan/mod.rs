@@ -12,7 +12,7 @@ mod read;
 mod spread;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 
@@ -24,8 +24,8 @@ use crate::request::{
 use crate::response::headers::ALLOW_ROOT;
 use crate::schema::{QualifiedName, Relationship, Routine, SchemaCache};
 
-pub(crate) use columns::aggregate_name;
 pub(crate) use call::{CallArguments, CallParameters, CallPlan, RpcValue};
+pub(crate) use columns::aggregate_name;
 pub(crate) use mutate::{DeletePlan, InsertPlan, MutatePlan, UpdatePlan};
 
 /// Name of the common table expression that holds the result of a write or a call.
@@ -232,7 +232,7 @@ pub(crate) enum Condition {
         members: Vec<Condition>,
     },
     Compare {
-        field: Field,
+        field: Box<Field>,
         negated: bool,
         operation: Operation,
     },
@@ -308,7 +308,9 @@ pub(crate) struct SpreadColumn {
 /// What the request names and the schema does not have, or what the configuration does not allow.
 pub fn plan(request: &ApiRequest, cache: &SchemaCache, config: &RestConfig) -> Result<Plan, Error> {
     match &request.action {
-        Action::Read { relation, head } => read::plan(request, relation, *head, cache, config).map(Plan::Read),
+        Action::Read { relation, head } => {
+            read::plan(request, relation, *head, cache, config).map(Plan::Read)
+        }
         Action::Mutate { relation, mutation } => {
             mutate::plan(request, relation, *mutation, cache, config).map(Plan::Mutate)
         }
@@ -317,9 +319,7 @@ pub fn plan(request: &ApiRequest, cache: &SchemaCache, config: &RestConfig) -> R
         }
         Action::Describe { head } => negotiate::description(request).map(|()| Plan::Describe { head: *head }),
         Action::RelationOptions(relation) => read::options(request, relation, cache).map(Plan::Options),
-        Action::RoutineOptions(routine) => {
-            call::options(request, routine, cache, config).map(Plan::Options)
-        }
+        Action::RoutineOptions(routine) => call::options(request, routine, cache, config).map(Plan::Options),
         Action::RootOptions => Ok(Plan::Options(ALLOW_ROOT.into())),
     }
 }

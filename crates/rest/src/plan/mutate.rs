@@ -9,9 +9,7 @@ use super::read::{find_table, tree};
 use super::{Condition, Field, ReadNode, WritePlan, negotiate};
 use crate::config::RestConfig;
 use crate::error::Error;
-use crate::request::{
-    ApiRequest, Logic, Mutation, Operation, Payload, QuantifiedOperator, Return,
-};
+use crate::request::{ApiRequest, Logic, Mutation, Operation, Payload, QuantifiedOperator, Return};
 use crate::schema::{QualifiedName, RelationshipKind, SchemaCache, Table};
 
 /// A write of a relation.
@@ -104,9 +102,7 @@ fn write(
         request
             .columns
             .iter()
-            .map(|name| {
-                resolver.input(name).ok_or_else(|| Error::column_not_found(&table.name.name, name))
-            })
+            .map(|name| resolver.input(name).ok_or_else(|| Error::column_not_found(&table.name.name, name)))
             .collect::<Result<Vec<Field>, Error>>()
     };
     let returning = match request.preferences.representation {
@@ -155,9 +151,7 @@ fn write(
             returning,
             apply_defaults,
         }),
-        Mutation::Delete => {
-            MutatePlan::Delete(DeletePlan { relation, conditions: conditions(), returning })
-        }
+        Mutation::Delete => MutatePlan::Delete(DeletePlan { relation, conditions: conditions(), returning }),
     })
 }
 
@@ -177,10 +171,7 @@ fn names_primary_key(request: &ApiRequest, table: &Table) -> bool {
             Logic::Group { .. } => return false,
             Logic::Filter(filter) if path.is_empty() => {
                 if filter.negated
-                    || !matches!(
-                        filter.operation,
-                        Operation::Quantified(QuantifiedOperator::Equal, None, _)
-                    )
+                    || !matches!(filter.operation, Operation::Quantified(QuantifiedOperator::Equal, None, _))
                 {
                     return false;
                 }
@@ -196,8 +187,7 @@ fn names_primary_key(request: &ApiRequest, table: &Table) -> bool {
 /// Columns that must come back from a write or a call, so that what is selected and embedded can be read from it.
 pub(super) fn needed_columns(tree: &ReadNode, primary_key: &[String]) -> BTreeSet<String> {
     let all = || BTreeSet::from(["*".to_owned()]);
-    let mut needed: BTreeSet<String> =
-        tree.select.iter().map(|column| column.field.name.clone()).collect();
+    let mut needed: BTreeSet<String> = tree.select.iter().map(|column| column.field.name.clone()).collect();
     if needed.contains("*") {
         return all();
     }

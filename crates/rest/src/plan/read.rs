@@ -2,8 +2,7 @@
 
 use super::columns::{Resolver, add_aliases, expand_stars};
 use super::{
-    Condition, Field, OrderBy, ReadNode, ReadPlan, Relation, SelectColumn, Spread, embed,
-    negotiate, spread,
+    Condition, Field, OrderBy, ReadNode, ReadPlan, Relation, SelectColumn, Spread, embed, negotiate, spread,
 };
 use crate::config::RestConfig;
 use crate::error::Error;
@@ -78,8 +77,11 @@ pub(super) fn tree(
     }
 
     if !is_read {
-        root.from =
-            Relation { schema: String::new(), name: super::SOURCE.into(), alias: Some(relation.name.clone()) };
+        root.from = Relation {
+            schema: String::new(),
+            name: super::SOURCE.into(),
+            alias: Some(relation.name.clone()),
+        };
     }
     embed::relate(&mut root, &relation.schema, cache)?;
     expand_stars(&mut root, &relation.schema, false, cache);
@@ -115,11 +117,7 @@ fn add_items(node: &mut ReadNode, items: &[SelectItem], schema: &str, cache: &Sc
             }
             SelectItem::Embed(embed) => {
                 let mut child = ReadNode {
-                    from: Relation {
-                        schema: schema.to_owned(),
-                        name: embed.relation.clone(),
-                        alias: None,
-                    },
+                    from: Relation { schema: schema.to_owned(), name: embed.relation.clone(), alias: None },
                     name: embed.relation.clone(),
                     alias: embed.alias.clone(),
                     hint: embed.hint.clone(),

@@ -35,7 +35,7 @@ impl Sql {
                     })
                     .collect();
                 let rows = BodyRows { select: false, first: true, defaults: false };
-                self.from_body(body.as_ref(), &columns, rows);
+                self.body_rows(body.as_ref(), &columns, rows);
                 self.push(", lateral ");
                 self.function(plan, |sql| {
                     let body = QualifiedName::new("", "pgrst_body");

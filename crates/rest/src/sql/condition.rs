@@ -2,16 +2,18 @@
 
 use super::{Param, Sql};
 use crate::plan::{Condition, Field, JoinCondition, ReadNode};
-use crate::request::{
-    FullTextOperator, IsValue, Operation, QuantifiedOperator, Quantifier, SimpleOperator,
-};
+use crate::request::{FullTextOperator, IsValue, Operation, QuantifiedOperator, Quantifier, SimpleOperator};
 use crate::schema::QualifiedName;
 
 impl Sql {
     /// Adds a condition on a relation.
     pub(crate) fn condition(&mut self, relation: &QualifiedName, condition: &Condition) {
         self.condition_with(relation, condition, &mut |sql, negated, subquery| {
-            sql.ident(subquery).push(if negated { " is distinct from null" } else { " is not distinct from null" });
+            sql.ident(subquery).push(if negated {
+                " is distinct from null"
+            } else {
+                " is not distinct from null"
+            });
         });
     }
 

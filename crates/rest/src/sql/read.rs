@@ -50,7 +50,12 @@ impl Sql {
                 }
                 EmbeddedColumn::Json { name, subquery, .. } => {
                     separate(self);
-                    self.push("coalesce(").ident(subquery).push(".").ident(subquery).push(", '[]') as ").ident(name);
+                    self.push("coalesce(")
+                        .ident(subquery)
+                        .push(".")
+                        .ident(subquery)
+                        .push(", '[]') as ")
+                        .ident(name);
                 }
                 EmbeddedColumn::Spread { subquery, columns } => {
                     for column in columns {
@@ -96,7 +101,9 @@ impl Sql {
             }
         }
         self.aliased(node.from.alias.as_deref());
-        if let Some(RelationshipKind::ManyToMany(junction)) = relationship.map(|relationship| &relationship.kind) {
+        if let Some(RelationshipKind::ManyToMany(junction)) =
+            relationship.map(|relationship| &relationship.kind)
+        {
             self.push(", ").qualified(&junction.table);
         }
     }

@@ -1,7 +1,7 @@
 //! Whole statements: the rows as one body, beside counts and what the database says of the response.
 //!
-//! Every statement has the same columns: `total_result_set bigint`, `page_total bigint`, `body`,
-//! `response_headers text`, `response_status text`, `response_inserted bigint`, `location text[]`.
+//! Every statement has the same columns, in no particular order: `total_result_set bigint`, `page_total bigint`,
+//! `location text[]`, `body`, `response_headers text`, `response_status text`, `response_inserted bigint`.
 
 use super::{Sql, Statement};
 use crate::plan::{Handler, MutatePlan, Output, ReadPlan, RoutinePlan, WritePlan};
@@ -9,7 +9,12 @@ use crate::request::{Count, MediaType, Preferences, Range, Return};
 use crate::schema::{QualifiedName, Routine};
 
 /// The statement of a read.
-pub(crate) fn read(plan: &ReadPlan, preferences: &Preferences, range: Range, max_rows: Option<u64>) -> Statement {
+pub(crate) fn read(
+    plan: &ReadPlan,
+    preferences: &Preferences,
+    range: Range,
+    max_rows: Option<u64>,
+) -> Statement {
     let mut sql = Sql::new();
     sql.explain(&plan.output.media);
     sql.push("with pgrst_source as (").read(&plan.tree);
@@ -35,16 +40,6 @@ pub(crate) fn write(plan: &WritePlan, preferences: &Preferences) -> Statement {
     sql.explain(&plan.output.media);
     sql.push("with pgrst_source as (").write(&plan.write);
     sql.push(") select null::bigint as total_result_set, ").page_total(None).push(", ");
-    sql.body(&plan.output.handler, None).response_settings().push(", ");
-    match &plan.write {
-        MutatePlan::Insert(insert) if insert.counts_new_rows() => {
-            sql.push("nullif(current_setting('pgrst.inserted', true), '')::bigint");
-        }
-        _ => {
-            sql.push("0::bigint");
-        }
-    }
-    sql.push(" as response_inserted, ");
     match &plan.write {
         MutatePlan::Insert(insert) if preferences.representation == Some(Return::HeadersOnly) => {
             sql.location(&insert.primary_key);
@@ -53,7 +48,16 @@ pub(crate) fn write(plan: &WritePlan, preferences: &Preferences) -> Statement {
             sql.push("array[]::text[]");
         }
     }
-    sql.push(" as location from (");
+    sql.push(" as location, ").body(&plan.output.handler, None).response_settings().push(", ");
+    match &plan.write {
+        MutatePlan::Insert(insert) if insert.counts_new_rows() => {
+            sql.push("nullif(current_setting('pgrst.inserted', true), '')::bigint");
+        }
+        _ => {
+            sql.push("0::bigint");
+        }
+    }
+    sql.push(" as response_inserted from (");
     if plan.output.handler == Handler::None {
         // What is selected need not be there when nothing is returned.
         sql.push("select * from pgrst_source");

@@ -44,7 +44,7 @@ impl Sql {
             self.push(") ");
         }
         let rows = BodyRows { select: true, first: false, defaults: plan.apply_defaults };
-        self.from_body(plan.body.as_ref(), &plan.columns, rows);
+        self.body_rows(plan.body.as_ref(), &plan.columns, rows);
         if plan.is_put() {
             self.push(" where ").count_row(true);
             for condition in &plan.conditions {
@@ -103,7 +103,7 @@ impl Sql {
         });
         self.push(" ");
         let rows = BodyRows { select: false, first: false, defaults: plan.apply_defaults };
-        self.from_body(plan.body.as_ref(), &plan.columns, rows);
+        self.body_rows(plan.body.as_ref(), &plan.columns, rows);
         self.conditions(&plan.relation, &plan.conditions);
         self.returning(&plan.relation, &plan.returning);
     }
@@ -135,7 +135,7 @@ impl Sql {
     }
 
     /// Adds `from … pgrst_body`: the rows of a JSON body, typed by `columns`.
-    pub(super) fn from_body(&mut self, body: Option<&Bytes>, columns: &[Field], rows: BodyRows) {
+    pub(super) fn body_rows(&mut self, body: Option<&Bytes>, columns: &[Field], rows: BodyRows) {
         let object = is_object(body);
         if rows.select {
             self.push("select ").list(", ", columns, |sql, column| {
