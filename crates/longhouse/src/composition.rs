@@ -19,10 +19,13 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::applications::Applications;
 use crate::build;
+use crate::rest_v1::{self, RestV1};
+
 /// Every route behind every layer.
 pub(crate) fn router(
     config: &Config,
     applications: &Applications,
+    rest: &RestV1,
     health: &Health,
     metrics: &Metrics,
     verifier: &Verifier,
@@ -31,7 +34,9 @@ pub(crate) fn router(
     let (router, document) = described(health).merge(applications.router()).merge(metrics).split_for_parts();
     let document = document.to_json().expect("an OpenAPI document is JSON");
     let serve_document = get(move || async move { ([(CONTENT_TYPE, "application/json")], document.clone()) });
-    let router = router.route("/openapi.json", serve_document);
+    let router = router
+        .route("/openapi.json", serve_document)
+        .nest_service(rest_v1::PATH, rest.router(verifier.clone()));
     let mut stack = Stack::new(&config.server);
     for probe in PROBES {
         stack = stack.probe(probe);

@@ -14,6 +14,7 @@ mod offline;
 mod openapi;
 mod platform;
 mod rest;
+mod rest_v1;
 mod run_state;
 mod serve;
 mod settings;

@@ -18,6 +18,8 @@ pub(crate) struct Platform {
     pub(crate) cluster: Option<Cluster>,
     /// Pool of the request role.
     pub(crate) database: Database,
+    /// How `database` connects.
+    pub(crate) requests: DatabaseOptions,
     /// For `run.json`.
     pub(crate) shown_url: String,
     /// What the applications found or made in it.
@@ -62,7 +64,8 @@ impl Platform {
         match Box::pin(prepare(config, emulated, &urls)).await {
             Ok((database, prepared, migration_version)) => {
                 let shown_url = shown(&urls.owner, cluster.is_some());
-                Ok(Self { cluster, database, shown_url, prepared, migration_version })
+                let requests = database_options(config, &urls.requests);
+                Ok(Self { cluster, database, requests, shown_url, prepared, migration_version })
             }
             Err(report) => {
                 if let Some(cluster) = cluster
@@ -90,21 +93,33 @@ fn cluster_options(config: &Config) -> ClusterOptions {
     options
 }
 
+fn database_options(config: &Config, url: &SecretString) -> DatabaseOptions {
+    DatabaseOptions {
+        url: url.clone(),
+        pool_size: config.database.pool_size,
+        pool_timeout: config.database.pool_timeout,
+        ca_file: config.database.ca_file.clone(),
+    }
+}
+
 async fn prepare(
     config: &Config,
     emulated: Emulated,
     urls: &Urls,
 ) -> miette::Result<(Database, Prepared, Option<String>)> {
-    let options = |url: &SecretString| DatabaseOptions {
-        url: url.clone(),
-        pool_size: config.database.pool_size,
-        pool_timeout: config.database.pool_timeout,
-        ca_file: config.database.ca_file.clone(),
-    };
+    let options = |url: &SecretString| database_options(config, url);
     let mut admin = connect_client(&options(&urls.admin)).await.into_diagnostic()?;
     let report = Box::pin(bootstrap::apply(&mut admin, urls.passwords.as_ref())).await.into_diagnostic()?;
     if !report.applied.is_empty() {
         tracing::info!(parts = ?report.applied, "platform schema brought up to date");
+    }
+    if urls.passwords.is_some() {
+        // Event triggers need the superuser; other databases notify by their own means or by hand.
+        admin
+            .batch_execute(longhouse_rest::reload::WATCH_DDL)
+            .await
+            .into_diagnostic()
+            .wrap_err("making the database announce changes of its schema")?;
     }
     drop(admin);
     let mut owner = connect_client(&options(&urls.owner)).await.into_diagnostic()?;

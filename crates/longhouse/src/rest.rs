@@ -55,8 +55,7 @@ pub(crate) async fn run(args: RestArgs) -> miette::Result<ExitCode> {
         port: listener.local_addr().port(),
         path: "/".into(),
     };
-    let api =
-        RestApi::new(database, reloader.cache(), reloader.current(), by_token()).with_place(place);
+    let api = RestApi::new(database, reloader.cache(), reloader.current(), by_token()).with_place(place);
     println!("REST API on http://{}", listener.local_addr());
     let drain = Drain::new();
     let serving = tokio::spawn(longhouse_server::serve(listener, api.router(), drain.clone()));

@@ -24,6 +24,7 @@ use crate::applications::Applications;
 use crate::banner::{Secrets, greeting};
 use crate::offline::Emulated;
 use crate::platform::Platform;
+use crate::rest_v1::RestV1;
 use crate::run_state::{RunState, process_start};
 use crate::settings::{ServerArgs, SettingsArgs};
 use crate::signals::Signals;
@@ -82,6 +83,7 @@ struct Running {
     drain: Drain,
     serving: JoinHandle<()>,
     upkeep: JoinHandle<()>,
+    rest: RestV1,
 }
 
 async fn start(config: &mut Config, started: Instant) -> miette::Result<Running> {
@@ -101,11 +103,12 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
     let platform = Platform::start(config, emulated).await?;
     let drain = Drain::new();
     let applications = Applications::start(config, &keys, &platform.database, &drain)?;
+    let rest = Box::pin(RestV1::start(config, &platform)).await?;
     let health = checks::health(config, &platform.database, emulated, &applications, &drain);
     if let Some(version) = &platform.migration_version {
         health.set_migration_version(version.clone());
     }
-    let router = composition::router(config, &applications, &health, &metrics, &Verifier::new(&keys));
+    let router = composition::router(config, &applications, &rest, &health, &metrics, &Verifier::new(&keys));
     let state = run_state(config, &keys, &platform, emulated, listener.local_addr());
     state.write(&config.data)?;
 
@@ -114,7 +117,7 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
     let milliseconds = started.elapsed().as_millis();
     println!("{}", greeting(&state, Secrets::for_output(&state), milliseconds));
     tracing::info!(address = state.api_url, emulated = ?state.emulated, "ready in {milliseconds} ms");
-    Ok(Running { cluster: platform.cluster, openai, drain, serving, upkeep })
+    Ok(Running { cluster: platform.cluster, openai, drain, serving, upkeep, rest })
 }
 
 impl Running {
@@ -133,6 +136,7 @@ impl Running {
             tracing::error!(%error, "the listener failed");
         }
         self.upkeep.abort();
+        drop(self.rest);
         if let Some(openai) = self.openai {
             openai.stop().await;
         }

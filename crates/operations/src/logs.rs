@@ -21,7 +21,8 @@ use crate::Error;
 /// # Errors
 /// The filter does not parse, or logs are already set up.
 pub fn init(settings: &Log) -> Result<(), Error> {
-    let filter = EnvFilter::try_new(&settings.filter)
+    // Postgres' notices ("already exists, skipping") are for those who ask for them.
+    let filter = EnvFilter::try_new(format!("tokio_postgres=warn,{}", settings.filter))
         .map_err(|error| Error::Filter { filter: settings.filter.clone(), reason: error.to_string() })?;
     let terminal = io::stderr().is_terminal();
     let json = match settings.format {

@@ -1,0 +1,100 @@
+//! `/rest/v1`: the REST API of the server, under the project's own keys and tokens.
+
+use std::sync::Arc;
+
+use axum::Router;
+use longhouse_config::Config;
+use longhouse_database::Database;
+use longhouse_identity::{AuthError, Verifier, verify_headers};
+use longhouse_rest::api::{Authenticate, Identity, RestApi};
+use longhouse_rest::config::RestConfig;
+use longhouse_rest::error::JwtError;
+use longhouse_rest::openapi::Place;
+use longhouse_rest::reload::{ReloadOptions, Reloader, Source};
+use miette::{IntoDiagnostic, WrapErr};
+use url::Url;
+
+use crate::platform::Platform;
+
+/// Where it is served.
+pub(crate) const PATH: &str = "/rest/v1";
+
+/// A running API. Its schema cache is kept in step until it is dropped.
+pub(crate) struct RestV1 {
+    reloader: Reloader,
+    database: Database,
+    place: Place,
+}
+
+impl RestV1 {
+    /// Loads the schema cache and listens for changes.
+    pub(crate) async fn start(config: &Config, platform: &Platform) -> miette::Result<Self> {
+        let reloader = Reloader::start(ReloadOptions {
+            database: platform.requests.clone(),
+            channel: Some("pgrst".into()),
+            signals: false,
+            source: Source::Fixed(Arc::new(options())),
+        })
+        .await
+        .into_diagnostic()
+        .wrap_err("loading the schema cache of /rest/v1")?;
+        Ok(Self { reloader, database: platform.database.clone(), place: place(config) })
+    }
+
+    /// The API, to be nested at [`PATH`].
+    pub(crate) fn router(&self, verifier: Verifier) -> Router {
+        RestApi::new(self.database.clone(), self.reloader.cache(), self.reloader.current(), by_key(verifier))
+            .with_place(self.place.clone())
+            .router()
+    }
+}
+
+/// As a Supabase project has it.
+fn options() -> RestConfig {
+    RestConfig {
+        schemas: vec!["public".into(), "graphql_public".into()],
+        extra_search_path: vec!["public".into(), "extensions".into()],
+        anon_role: Some("anon".into()),
+        max_rows: Some(1_000),
+        ..RestConfig::default()
+    }
+}
+
+/// The project's keys and tokens, as `apikey` or bearer.
+fn by_key(verifier: Verifier) -> Authenticate {
+    Arc::new(move |parts, _| {
+        let claims = verify_headers(&verifier, &parts.headers).map_err(|error| refusal(&error))?;
+        Ok(Identity {
+            authenticated: claims.role() != "anon",
+            role: claims.role().to_owned(),
+            claims: claims.json().to_owned(),
+        })
+    })
+}
+
+/// The same refusal in the words that PostgREST's clients know.
+fn refusal(error: &AuthError) -> JwtError {
+    match error {
+        AuthError::Missing => JwtError::TokenRequired,
+        AuthError::Expired => JwtError::Expired,
+        AuthError::NotYetValid => JwtError::NotYetValid,
+        AuthError::NoExpiry => JwtError::ClaimNotNumber("exp"),
+        AuthError::Audience => JwtError::NotInAudience,
+        AuthError::Signature => JwtError::Crypto,
+        AuthError::Algorithm => JwtError::Algorithm(error.to_string()),
+        AuthError::Role => JwtError::Claims,
+        AuthError::Scheme | AuthError::UnknownKey | AuthError::Malformed => JwtError::Undecodable,
+    }
+}
+
+fn place(config: &Config) -> Place {
+    let local =
+        || Url::parse(&format!("http://127.0.0.1:{}", config.server.port)).expect("host and port make a URL");
+    let url = config.server.public_url.clone().unwrap_or_else(local);
+    Place {
+        scheme: url.scheme().to_owned(),
+        host: url.host_str().unwrap_or("127.0.0.1").to_owned(),
+        port: url.port_or_known_default().unwrap_or(80),
+        path: PATH.to_owned(),
+    }
+}
