@@ -136,7 +136,8 @@ pub(crate) fn relate(
             relationships.entry((table, target.schema)).or_default().extend(kept);
         }
     }
-    relationships.retain(|_, members| !members.is_empty());
+    // A table whose relationships are all hidden is still known, so that no other is suggested in its place.
+    relationships.retain(|(_, schema), members| schemas.contains(schema) || !members.is_empty());
     for members in relationships.values_mut() {
         members.sort_by(order);
     }

@@ -1,4 +1,5 @@
 //! Integration tests on a real Postgres, in one binary.
 
+mod api;
 mod reload;
 mod schema;
