@@ -60,7 +60,14 @@ fn stored_text(turns: &[(String, String)], speaker: &str) -> String {
 
 fn assert_whole(report: &CallReport) {
     assert_eq!(report.outcome, Outcome::HungUpByCaller, "{:?}", report.warnings);
-    assert!(report.heard_text().contains("twenty dollars"), "{} {:?} {:?} {:?}", report.heard_text(), report.said, report.gaps_ms, report.streams);
+    assert!(
+        report.heard_text().contains("twenty dollars"),
+        "{} {:?} {:?} {:?}",
+        report.heard_text(),
+        report.said,
+        report.gaps_ms,
+        report.streams
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
