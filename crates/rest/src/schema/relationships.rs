@@ -126,6 +126,8 @@ pub(crate) fn relate(
     let mut relationships: HashMap<(QualifiedName, String), Vec<Relationship>> = HashMap::new();
     for ((table, target), members) in by_target {
         if exposed(&table) {
+            // A table whose relationships are all hidden is still known, so that no other is suggested in its place.
+            relationships.entry((table.clone(), table.schema.clone())).or_default();
             let kept = members.into_iter().filter(|relationship| {
                 exposed(&relationship.foreign_table)
                     && match &relationship.kind {
@@ -136,8 +138,7 @@ pub(crate) fn relate(
             relationships.entry((table, target.schema)).or_default().extend(kept);
         }
     }
-    // A table whose relationships are all hidden is still known, so that no other is suggested in its place.
-    relationships.retain(|(_, schema), members| schemas.contains(schema) || !members.is_empty());
+    relationships.retain(|(table, schema), members| table.schema == *schema || !members.is_empty());
     for members in relationships.values_mut() {
         members.sort_by(order);
     }
