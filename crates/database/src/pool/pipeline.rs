@@ -6,8 +6,8 @@ use std::task::Poll;
 use deadpool_postgres::Object;
 use futures_util::future::join_all;
 use futures_util::join;
-use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::acting::is_stale_plan;
 use super::{Database, Error};

@@ -1,4 +1,5 @@
 //! Integration tests of the database crate.
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test, also in the tests' own functions
 
 mod bootstrap;
 mod cluster;
