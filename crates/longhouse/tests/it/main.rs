@@ -4,6 +4,7 @@
 mod commands;
 mod lifecycle;
 mod project;
+mod rest;
 
 use std::process::{Command, Output};
 
