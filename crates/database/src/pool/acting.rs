@@ -9,6 +9,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 
+use super::pipeline::Guard;
 use super::{Database, Error};
 
 /// Why a piece of system work must pass row-level security. Shows up in debug logs.
@@ -46,20 +47,20 @@ impl<'a> Acting<'a> {
     /// # Errors
     /// [`Error::Query`] with Postgres' refusal (nothing is changed), or why there is no connection.
     pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, Error> {
-        let connection = self.database.connection().await?;
-        match self.query_on(&connection, sql, params).await {
+        let guard = Guard::new(self.database.connection().await?);
+        match self.query_on(&guard, sql, params).await {
             Err(error) if is_stale_plan(&error) => {
                 // A migration changed a table under a prepared statement; the transaction did nothing.
-                connection.statement_cache.remove(sql, &[]);
-                self.query_on(&connection, sql, params).await
+                guard.connection().statement_cache.remove(sql, &[]);
+                self.query_on(&guard, sql, params).await
             }
             result => result,
         }
     }
 
-    async fn query_on(&self, connection: &Object, sql: &str, params: Params<'_>) -> Result<Vec<Row>, Error> {
-        self.pipelined(connection, sql, async |statement| Ok(connection.query(&statement, params).await?))
-            .await
+    async fn query_on(&self, guard: &Guard, sql: &str, params: Params<'_>) -> Result<Vec<Row>, Error> {
+        let run = async |statement| Ok(guard.connection().query(&statement, params).await?);
+        self.pipelined(guard, sql, run).await
     }
 
     /// As [`Self::query`], for at most one row.
@@ -75,23 +76,26 @@ impl<'a> Acting<'a> {
     /// # Errors
     /// As [`Self::query`].
     pub async fn execute(&self, sql: &str, params: Params<'_>) -> Result<u64, Error> {
-        let connection = self.database.connection().await?;
-        let run = async |statement| Ok(connection.execute(&statement, params).await?);
-        self.pipelined(&connection, sql, run).await
+        let guard = Guard::new(self.database.connection().await?);
+        let run = async |statement| Ok(guard.connection().execute(&statement, params).await?);
+        self.pipelined(&guard, sql, run).await
     }
 
     /// Begin, role and claims, statement, commit: all sent before the first answer is awaited.
     ///
     /// A statement that this connection has not prepared yet costs one more round trip: it must be parsed as the
-    /// role, because Postgres checks the right to use a schema while parsing.
+    /// role, because Postgres checks the right to use a schema while parsing. Dropped before the commit was sent, the
+    /// connection is thrown away with its transaction.
     async fn pipelined<T>(
         &self,
-        connection: &Object,
+        guard: &Guard,
         sql: &str,
         run: impl AsyncFnOnce(Statement) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        let connection = guard.connection();
         let assume = connection.prepare_cached(ASSUME).await?;
         let identity: [&(dyn ToSql + Sync); 2] = [&self.role, &self.claims];
+        guard.begun();
         let parsed = AtomicBool::new(false);
         let statement = async {
             let statement = connection.prepare_cached(sql).await;
@@ -104,6 +108,7 @@ impl<'a> Acting<'a> {
                 if parsed.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
+            guard.ended();
             connection.batch_execute("commit").await
         };
         let (begin, assumed, result, committed) = join!(

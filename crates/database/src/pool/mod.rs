@@ -76,9 +76,12 @@ impl Error {
             Self::Query(e) => match e.code() {
                 None => true,
                 Some(code) => {
-                    // 08 connection, 53 resources, 57P shutdown, 40 serialisation
+                    // 08 connection, 53 resources, 57P shutdown, 40 serialisation; statement and lock timeouts, a
+                    // server that became read-only (failover), a connection left in a broken transaction.
                     let class = &code.code()[..2];
-                    class == "08" || class == "53" || class == "40" || code.code().starts_with("57P")
+                    matches!(class, "08" | "53" | "40")
+                        || code.code().starts_with("57P")
+                        || matches!(code.code(), "57014" | "55P03" | "25006" | "25P02" | "25001")
                 }
             },
             _ => false,

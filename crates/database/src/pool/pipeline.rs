@@ -62,14 +62,28 @@ pub struct Pipeline<'p> {
 }
 
 /// Throws a connection away that would go back to the pool within a transaction.
-struct Guard {
+pub(super) struct Guard {
     connection: Option<Object>,
     ended: AtomicBool,
 }
 
 impl Guard {
-    fn connection(&self) -> &Object {
+    pub(super) fn new(connection: Object) -> Self {
+        Self { connection: Some(connection), ended: AtomicBool::new(true) }
+    }
+
+    pub(super) fn connection(&self) -> &Object {
         self.connection.as_ref().expect("present until drop")
+    }
+
+    /// A transaction is about to begin.
+    pub(super) fn begun(&self) {
+        self.ended.store(false, Ordering::Relaxed);
+    }
+
+    /// Its end is about to be sent: from here on it ends whether or not anybody waits.
+    pub(super) fn ended(&self) {
+        self.ended.store(true, Ordering::Relaxed);
     }
 }
 
@@ -94,14 +108,13 @@ impl Database {
         if connection.statement_cache.size() > MOST_PREPARED {
             connection.statement_cache.clear();
         }
-        let mut guard = Guard { connection: Some(connection), ended: AtomicBool::new(false) };
+        let guard = Guard::new(connection);
         match run(&guard, pipeline).await {
             Err(error) if pipeline.prepared && is_stale_plan(&error) => {
                 // A migration changed a table under a prepared statement; the transaction did nothing.
                 for step in pipeline.steps {
                     guard.connection().statement_cache.remove(step.sql, &[]);
                 }
-                guard.ended = AtomicBool::new(false);
                 run(&guard, pipeline).await
             }
             result => result,
@@ -111,6 +124,7 @@ impl Database {
 
 async fn run(guard: &Guard, pipeline: &Pipeline<'_>) -> Result<Vec<Vec<Row>>, Error> {
     let connection = guard.connection();
+    guard.begun();
     // Steps that were sent, or never will be. `join!` and a short `join_all` poll in order, so that whoever waits for
     // its turn gets it in the poll in which the one before it was sent.
     let sent = AtomicUsize::new(0);
@@ -134,7 +148,7 @@ async fn run(guard: &Guard, pipeline: &Pipeline<'_>) -> Result<Vec<Vec<Row>>, Er
     };
     let steps = join_all(pipeline.steps.iter().enumerate().map(|(index, of)| step(index, of)));
     let finish = async |command: &str| -> Result<(), Error> {
-        guard.ended.store(true, Ordering::Relaxed);
+        guard.ended();
         Ok(connection.batch_execute(command).await?)
     };
     let begin = async { Ok::<(), Error>(connection.batch_execute(pipeline.begin).await?) };

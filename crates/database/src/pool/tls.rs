@@ -15,7 +15,8 @@ use super::Error;
 /// How a connection URL wants its server checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TlsMode {
-    /// `verify-ca` and `verify-full` check the certificate; `prefer` and `require` only encrypt, as in libpq.
+    /// `verify-ca` and `verify-full` check the certificate, and so does `require` where an authority is named;
+    /// otherwise `prefer` and `require` only encrypt, as in libpq.
     pub(super) verify: bool,
     /// `sslrootcert` of the URL, or the configured file.
     pub(super) ca_file: Option<PathBuf>,
@@ -28,17 +29,23 @@ pub(super) fn split_mode(url: &str, ca_file: Option<&Path>) -> (String, TlsMode)
         return (url.to_owned(), mode);
     };
     let mut kept = Vec::new();
+    let mut required = false;
     for pair in query.split('&') {
         match pair.split_once('=') {
             Some(("sslmode", "verify-ca" | "verify-full")) => {
                 mode.verify = true;
                 kept.push("sslmode=require".to_owned());
             }
+            Some(("sslmode", "require")) => {
+                required = true;
+                kept.push(pair.to_owned());
+            }
             Some(("sslmode", "allow")) => kept.push("sslmode=prefer".to_owned()),
             Some(("sslrootcert", path)) => mode.ca_file = Some(path.into()),
             _ => kept.push(pair.to_owned()),
         }
     }
+    mode.verify |= required && mode.ca_file.is_some();
     let url = if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) };
     (url, mode)
 }
@@ -128,5 +135,7 @@ mod tests {
         let (url, mode) = split_mode("postgres://h/d?sslrootcert=/ca.pem&sslmode=verify-ca", None);
         assert_eq!(url, "postgres://h/d?sslmode=require");
         assert_eq!(mode.ca_file.as_deref(), Some(Path::new("/ca.pem")));
+        let (_, mode) = split_mode("postgres://h/d?sslmode=require", Some(Path::new("/ca.pem")));
+        assert!(mode.verify, "an authority that is named is meant");
     }
 }
