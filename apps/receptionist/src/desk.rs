@@ -16,7 +16,7 @@ use crate::domain::token::{Grant, StreamTokens};
 use crate::store::{self, Journal, OpenedCall};
 
 /// Tries to store the end of a call while the database is away, and the pause between them: a minute in all.
-const FINISH_TRIES: u32 = 120;
+const FINISH_TRIES: u32 = 1_200;
 const FINISH_RETRY: Duration = Duration::from_millis(500);
 
 /// Admits streams for every tenant of this deployment.

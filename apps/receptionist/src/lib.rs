@@ -109,15 +109,20 @@ impl Shared {
     /// Where the stream is opened: without a query, because Twilio drops it.
     pub(crate) fn stream_url(&self, origin: &PublicOrigin) -> String {
         match &self.configured_stream_url {
-            Some(url) => {
-                let mut url = url.clone();
-                url.set_query(None);
-                url.set_fragment(None);
-                url.as_str().trim_end_matches('/').to_owned()
-            }
+            Some(url) => url.as_str().trim_end_matches('/').to_owned(),
             None => format!("{}/functions/v1/twilio-voice-realtime", origin.websocket()),
         }
     }
+}
+
+/// A stream's address as Twilio takes it, the same for the route, the TwiML and the signature: no query, no
+/// fragment, no slash at the end.
+fn plain(mut url: Url) -> Url {
+    url.set_query(None);
+    url.set_fragment(None);
+    let path = url.path().trim_end_matches('/').to_owned();
+    url.set_path(&path);
+    url
 }
 
 /// The description of the application's routes, without a running application.
@@ -148,7 +153,7 @@ impl Receptionist {
             database: options.database,
             verifier: options.verifier,
             tokens: options.tokens,
-            configured_stream_url: options.stream_url,
+            configured_stream_url: options.stream_url.map(plain),
             engine,
             drain: options.drain,
             max_calls: options.max_calls,

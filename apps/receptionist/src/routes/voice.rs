@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::{Extension, FromRequestParts as _, OriginalUri};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -18,6 +17,10 @@ use crate::domain::disposition::{Fallback, Situation, Stream, after_stream, verb
 use crate::domain::token::Grant;
 use crate::store;
 
+/// Twilio's parameters take one or two KiB.
+const BODY_LIMIT: usize = 64 * 1024;
+/// Twilio sends about thirty.
+const PARAMETER_LIMIT: usize = 200;
 /// Longest wait for the database before the caller hears an apology; Twilio gives up after 15 s.
 const DECISION_LIMIT: std::time::Duration = std::time::Duration::from_secs(4);
 
@@ -87,16 +90,18 @@ impl axum::extract::FromRequest<Arc<Shared>> for Webhook {
         request: axum::extract::Request,
         shared: &Arc<Shared>,
     ) -> Result<Self, Self::Rejection> {
-        use axum::RequestExt as _;
-        let (mut parts, body) = request.with_limited_body().into_parts();
+        let (mut parts, body) = request.into_parts();
+        // Before a byte of the body is read: strangers cost nothing.
+        presented(shared, &parts.headers).map_err(forbidden)?;
         let Extension(origin) = Extension::<PublicOrigin>::from_request_parts(&mut parts, shared)
             .await
             .map_err(IntoResponse::into_response)?;
         let OriginalUri(uri) =
             parts.extensions.get::<OriginalUri>().cloned().unwrap_or_else(|| OriginalUri(parts.uri.clone()));
-        let body = Bytes::from_request(axum::extract::Request::from_parts(parts.clone(), body), shared)
-            .await
-            .map_err(IntoResponse::into_response)?;
+        let body = axum::body::to_bytes(body, BODY_LIMIT).await.map_err(|_| {
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "a webhook's body has at most 64 KiB")
+                .into_response()
+        })?;
         let path = uri.path_and_query().map_or("/", |p| p.as_str());
         let url = Url::parse(&format!("{origin}{path}")).map_err(|_| forbidden("the URL is not valid"))?;
         let is_form = parts
@@ -104,8 +109,14 @@ impl axum::extract::FromRequest<Arc<Shared>> for Webhook {
             .get(header::CONTENT_TYPE)
             .and_then(|v| v.to_str().ok())
             .is_some_and(|v| v.starts_with("application/x-www-form-urlencoded"));
-        let form: Vec<(String, String)> =
-            if is_form { form_urlencoded::parse(&body).into_owned().collect() } else { Vec::new() };
+        let form: Vec<(String, String)> = if is_form {
+            form_urlencoded::parse(&body).into_owned().take(PARAMETER_LIMIT + 1).collect()
+        } else {
+            Vec::new()
+        };
+        if form.len() > PARAMETER_LIMIT {
+            return Err(forbidden("no webhook has that many parameters"));
+        }
         let signed = match (is_form, body.is_empty()) {
             (true, _) => Signed::Form(&form),
             (false, true) => Signed::UrlOnly,
@@ -118,6 +129,20 @@ impl axum::extract::FromRequest<Arc<Shared>> for Webhook {
     }
 }
 
+/// The signature that a request presents, if it can be one at all.
+fn presented<'h>(shared: &Shared, headers: &'h HeaderMap) -> Result<&'h str, &'static str> {
+    if !shared.verifier.is_configured() {
+        return Err("no Twilio auth token is configured (TWILIO_AUTH_TOKEN)");
+    }
+    let signature = headers.get("x-twilio-signature").and_then(|v| v.to_str().ok()).unwrap_or("").trim();
+    match signature.len() {
+        0 => Err("the request has no X-Twilio-Signature"),
+        // Base64 of an HMAC-SHA1.
+        28 => Ok(signature),
+        _ => Err("X-Twilio-Signature is not a signature"),
+    }
+}
+
 /// Why a request is not signed by Twilio; asked before any work is done for it.
 pub(super) fn verify(
     shared: &Shared,
@@ -125,18 +150,13 @@ pub(super) fn verify(
     url: &Url,
     signed: Signed<'_>,
 ) -> Result<(), &'static str> {
-    if !shared.verifier.is_configured() {
-        return Err("no Twilio auth token is configured (TWILIO_AUTH_TOKEN)");
-    }
-    let signature = headers.get("x-twilio-signature").and_then(|v| v.to_str().ok()).unwrap_or("");
+    let signature = presented(shared, headers)?;
     if shared.verifier.verify(url, signed, signature) {
         return Ok(());
     }
-    Err(if signature.is_empty() {
-        "the request has no X-Twilio-Signature"
-    } else {
-        "X-Twilio-Signature does not fit this URL; behind a proxy, set server.public_url to the URL that Twilio calls"
-    })
+    Err(
+        "X-Twilio-Signature does not fit this URL; behind a proxy, set server.public_url to the URL that Twilio calls",
+    )
 }
 
 pub(super) fn forbidden(why: &'static str) -> Response {

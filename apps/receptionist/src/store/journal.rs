@@ -15,8 +15,8 @@ use crate::domain::token::Grant;
 const WAITING: usize = 256;
 /// Pause after a failed write.
 const RETRY: Duration = Duration::from_millis(250);
-/// Tries for one entry.
-const TRIES: u32 = 20;
+/// Tries for one entry: about ten minutes, longer than a crash recovery or a failover takes.
+const TRIES: u32 = 300;
 
 enum Job {
     Store(Entry),

@@ -420,6 +420,24 @@ async fn a_disabled_agent_forwards() {
     Ask::new(&app).spoken().await;
 }
 
+/// Strangers cost nothing: a body without a signature is not even read, a huge one is refused with one.
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_bodies_are_not_read() {
+    let app = TestApp::with(Setup::quick()).await;
+    let body: String = (0..60_000).map(|i| format!("p{i}&")).collect();
+    let post = |signature: &'static str| {
+        reqwest::Client::new()
+            .post(app.webhook())
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("x-twilio-signature", signature)
+            .body(body.clone())
+            .send()
+    };
+    assert_eq!(post("").await.unwrap().status(), 403);
+    assert_eq!(post("nonsense").await.unwrap().status(), 403);
+    assert_eq!(post("AAAAAAAAAAAAAAAAAAAAAAAAAAA=").await.unwrap().status(), 413);
+}
+
 /// A database that stalls after the number was found: the caller still gets to the tenant's person.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_database_still_forwards() {
