@@ -226,11 +226,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Driver<S> {
             any = true;
             self.check_pulse();
         }
-        while let Poll::Ready(Some((generation, dialled))) = self.dials.poll_next_unpin(context) {
+        // Asking an empty set costs two atomic writes, a hundred times a second and call. What is added to one counts
+        // as progress, so that it is asked again.
+        while !self.dials.is_empty()
+            && let Poll::Ready(Some((generation, dialled))) = self.dials.poll_next_unpin(context)
+        {
             any = true;
             self.dialled(generation, dialled);
         }
-        while let Poll::Ready(Some((call_id, answer))) = self.tools.poll_next_unpin(context) {
+        while !self.tools.is_empty()
+            && let Poll::Ready(Some((call_id, answer))) = self.tools.poll_next_unpin(context)
+        {
             any = true;
             let now = self.now();
             self.core.tool_finished(now, &call_id, answer, &mut self.effects);
