@@ -37,23 +37,46 @@ pub(super) struct Credentials {
     superuser: SecretString,
     owner: SecretString,
     authenticator: SecretString,
+    /// Made for a database that `initdb` has not finished yet: without its data, nothing was lost.
+    #[serde(default)]
+    creating: bool,
 }
 
 impl Credentials {
     pub(super) const FILE: &str = "credentials.json";
 
-    /// Reads the passwords; makes them when neither they nor the data exist yet.
+    /// Reads the passwords; makes them when neither they nor the data exist yet, and nothing shows that they did.
     pub(super) fn load_or_create(dir: &Path, data: &Path, initialised: bool) -> Result<Self, ClusterError> {
         let path = dir.join(Self::FILE);
         let invalid =
             |reason: String| ClusterError::Credentials { path: path.clone(), reason, data: data.to_owned() };
+        let link = fs::read_link(data).ok();
+        let lost = |evidence: &Path| {
+            let remains = [(data, link.is_some()), (path.as_path(), path.exists())];
+            let remains = remains.iter().filter(|(_, exists)| *exists);
+            let remove: Vec<_> = remains.map(|(path, _)| path.display().to_string()).collect();
+            let missing = link.as_ref().map_or_else(|| data.to_owned(), |target| dir.join(target));
+            ClusterError::Lost { path: missing, evidence: evidence.to_owned(), remove: remove.join(" and ") }
+        };
         match fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text).map_err(|error| {
-                // The parser's message could quote a password; its position cannot.
-                invalid(format!("not valid at line {}, column {}", error.line(), error.column()))
-            }),
+            Ok(text) => {
+                let mut read: Self = serde_json::from_str(&text).map_err(|error| {
+                    // The parser's message could quote a password; its position cannot.
+                    invalid(format!("not valid at line {}, column {}", error.line(), error.column()))
+                })?;
+                if initialised {
+                    read.created(dir)?;
+                } else if !read.creating {
+                    return Err(lost(&path));
+                }
+                Ok(read)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound && !initialised => {
-                let made = Self { superuser: random(), owner: random(), authenticator: random() };
+                if link.is_some() && !data.exists() {
+                    return Err(lost(data));
+                }
+                let made =
+                    Self { superuser: random(), owner: random(), authenticator: random(), creating: true };
                 write_private(&path, made.json().expose_secret(), None)?;
                 Ok(made)
             }
@@ -61,12 +84,24 @@ impl Credentials {
         }
     }
 
+    /// Notes that the database exists: from now on, missing data are lost data.
+    pub(super) fn created(&mut self, dir: &Path) -> Result<(), ClusterError> {
+        if !self.creating {
+            return Ok(());
+        }
+        self.creating = false;
+        write_private(&dir.join(Self::FILE), self.json().expose_secret(), None)
+    }
+
     fn json(&self) -> SecretString {
-        let json = serde_json::json!({
+        let mut json = serde_json::json!({
             "superuser": self.superuser.expose_secret(),
             "owner": self.owner.expose_secret(),
             "authenticator": self.authenticator.expose_secret(),
         });
+        if self.creating {
+            json["creating"] = true.into();
+        }
         format!("{json:#}\n").into()
     }
 
@@ -111,6 +146,29 @@ mod tests {
         let url = first.url(Login::Authenticator, 5433, "postgres");
         assert!(url.expose_secret().starts_with("postgres://authenticator:"));
         assert!(url.expose_secret().ends_with("@127.0.0.1:5433/postgres"));
+    }
+
+    #[test]
+    fn a_lost_database_is_not_replaced_silently() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, path) = (dir.path().join("data"), dir.path().join(Credentials::FILE));
+        let load = |initialised| Credentials::load_or_create(dir.path(), &data, initialised);
+        let refused = || load(false).unwrap_err().to_string();
+        load(false).unwrap();
+        load(false).expect("an interrupted creation goes on");
+        load(true).unwrap();
+        let error = refused();
+        assert!(error.contains(&format!("there is no {}", data.display())), "{error}");
+        assert!(error.contains(&format!("remove {} to begin", path.display())), "{error}");
+
+        std::os::unix::fs::symlink("/nowhere/data", &data).unwrap();
+        let error = refused();
+        assert!(error.contains("there is no /nowhere/data"), "{error}");
+        assert!(error.contains(&format!("remove {} and {}", data.display(), path.display())), "{error}");
+        fs::remove_file(&path).unwrap();
+        assert!(refused().contains("there is no /nowhere/data"));
+        fs::remove_file(&data).unwrap();
+        load(false).unwrap();
     }
 
     #[test]

@@ -93,6 +93,16 @@ pub enum ClusterError {
         /// Data folder.
         data: PathBuf,
     },
+    /// There was a database, and it is gone.
+    #[error("the database is missing: there is no {}, though {} remains of it; restore it from a backup, or remove {remove} to begin with an empty database; nothing was changed", path.display(), evidence.display())]
+    Lost {
+        /// Where the data should be.
+        path: PathBuf,
+        /// What shows that there was a database.
+        evidence: PathBuf,
+        /// What keeps us from making a new one.
+        remove: String,
+    },
     /// The demanded port is taken.
     #[error("port {port} on 127.0.0.1 is in use{}; stop that program, or set another database port", by(process.as_deref()))]
     PortInUse {

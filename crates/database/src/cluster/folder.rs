@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::account::Account;
 use super::error::ClusterError;
@@ -69,11 +69,15 @@ impl Folder {
         make(&home, 0o755)?;
         for name in ["data", "log"] {
             let link = dir.join(name);
+            // Who removes the link to lost data leaves this one.
+            if link.is_symlink() {
+                fs::remove_file(&link).map_err(ClusterError::folder(&link))?;
+            }
             symlink(home.join(name), &link).map_err(ClusterError::folder(&link))?;
         }
-        info!(
+        warn!(
             folder = %dir.display(), data = %home.display(), barrier = %barrier.display(), user = account.name,
-            "Postgres runs as an unprivileged user that may not enter this folder: its data live in /var/lib/longhouse, linked from here",
+            "Postgres runs as an unprivileged user that may not enter this folder: its data live in a folder under /var/lib/longhouse, linked from here: backups and container volumes must include that folder too",
         );
         Ok(Self { dir, home })
     }
@@ -99,6 +103,20 @@ impl Folder {
     /// The other lock: two folders that were copied with their links share one home.
     pub(super) fn lock_home(&self) -> Result<Option<Lock>, ClusterError> {
         if self.home == self.dir { Ok(None) } else { Lock::take(&self.home).map(Some) }
+    }
+
+    /// Whether there is a database behind `dir/data`, wherever that leads; refuses one that is damaged.
+    pub(super) fn initialised(dir: &Path) -> Result<bool, ClusterError> {
+        let data = dir.join("data");
+        let version = data.join("PG_VERSION");
+        if version.try_exists().map_err(ClusterError::folder(&version))? {
+            return Ok(true);
+        }
+        if fs::read_dir(&data).is_ok_and(|mut entries| entries.next().is_some()) {
+            let reason = io::Error::other("it holds files but no database (PG_VERSION is missing)");
+            return Err(ClusterError::Folder { path: data, source: reason });
+        }
+        Ok(false)
     }
 
     /// Major version that wrote the data, if there are any.

@@ -232,18 +232,13 @@ pub(crate) async fn attach(options: ClusterOptions) -> Result<Attached, ClusterE
     let dir = Folder::open(&dir)?;
     let lock = Lock::take(&dir)?;
     let account = Account::choose(&dir.join("data"))?;
+    // Before anything is made: a database that is gone must not be replaced by an empty one.
+    let initialised = Folder::initialised(&dir)?;
+    let mut credentials = Credentials::load_or_create(&dir, &dir.join("data"), initialised)?;
     let folder = Folder::settle(dir, account.as_ref())?;
     let locks = Locks { _dir: lock, _home: folder.lock_home()? };
     let data_major = folder.data_major();
-    let initialised = data_major.is_some();
     let data = folder.data();
-    if !initialised
-        && data.exists()
-        && std::fs::read_dir(&data).is_ok_and(|mut entries| entries.next().is_some())
-    {
-        let reason = std::io::Error::other("it holds files but no database (PG_VERSION is missing)");
-        return Err(ClusterError::Folder { path: data, source: reason });
-    }
     let programs = folder.programs();
     let find = || Binaries::find(bin_dir.as_deref(), &programs, data_major.as_deref(), &data);
     let binaries = match find() {
@@ -259,7 +254,6 @@ pub(crate) async fn attach(options: ClusterOptions) -> Result<Attached, ClusterE
         }
         found => found?,
     };
-    let credentials = Credentials::load_or_create(&folder.dir, &data, initialised)?;
     let launcher = Launcher { folder, binaries, account, max_connections, durability };
 
     if let Found::Running(server) = process::inspect(&data)
@@ -282,6 +276,7 @@ pub(crate) async fn attach(options: ClusterOptions) -> Result<Attached, ClusterE
     folder.check_room(initialised)?;
     if !initialised {
         launcher.initialise(&credentials).await?;
+        credentials.created(&folder.dir)?;
     }
     let server = loop {
         match launcher.launch(chosen, None).await {

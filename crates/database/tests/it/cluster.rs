@@ -520,6 +520,22 @@ async fn root_hands_postgres_to_an_unprivileged_user() {
     assert_eq!(inherited, "false");
     cluster.stop().await.unwrap();
     let home = real.parent().unwrap();
+
+    // A backup of the folder alone has only the link and the passwords.
+    let away = home.with_extension("away");
+    fs::rename(home, &away).unwrap();
+    let error = refused(options(&place.path())).await;
+    assert!(matches!(error, ClusterError::Lost { .. }), "{error}");
+    assert!(error.to_string().contains(&format!("there is no {}", real.display())), "{error}");
+    assert!(!home.exists(), "nothing was made");
+    fs::rename(&away, home).unwrap();
+    starts(&place).await.stop().await.unwrap();
+    fs::rename(home, &away).unwrap();
+    for name in ["data", "credentials.json"] {
+        fs::remove_file(place.path().join(name)).unwrap();
+    }
+    starts(&place).await.stop().await.unwrap();
+
     let name = home.file_name().unwrap().to_string_lossy().into_owned();
     for entry in fs::read_dir("/var/lib/longhouse").unwrap().flatten() {
         if entry.file_name().to_string_lossy().starts_with(&name) {
