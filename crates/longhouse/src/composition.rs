@@ -1,11 +1,11 @@
 //! Which routes the server has, and what stands around them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::Router;
 use axum::extract::connect_info::ConnectInfo;
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_TYPE, FORWARDED};
+use axum::http::header::{CONTENT_TYPE, FORWARDED, HeaderMap, VIA};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -30,7 +30,9 @@ pub(crate) fn router(
     metrics: &Metrics,
     verifier: &Verifier,
 ) -> Router {
-    let metrics = metrics.router().layer(from_fn_with_state(verifier.clone(), local_or_service));
+    let metrics = metrics
+        .router()
+        .layer(from_fn_with_state((verifier.clone(), behind_proxy(config)), local_or_service));
     let (router, document) = described(health).merge(applications.router()).merge(metrics).split_for_parts();
     let document = document.to_json().expect("an OpenAPI document is JSON");
     let serve_document = get(move || async move { ([(CONTENT_TYPE, "application/json")], document.clone()) });
@@ -61,15 +63,32 @@ fn document() -> OpenApi {
     OpenApiBuilder::new().info(info.build()).build()
 }
 
+/// Whether a proxy speaks for others here: then the loopback address tells nothing about who asks.
+fn behind_proxy(config: &Config) -> bool {
+    config.server.public_url.is_some() || !config.server.trusted_proxies.is_empty()
+}
+
+/// Whether somebody on this machine asks for themselves. A proxy on this machine is local too, but who it speaks
+/// for is not.
+fn is_local(peer: Option<IpAddr>, headers: &HeaderMap) -> bool {
+    let forwarded = headers.keys().any(|name| {
+        *name == FORWARDED
+            || *name == VIA
+            || *name == "x-real-ip"
+            || name.as_str().starts_with("x-forwarded-")
+    });
+    peer.is_some_and(|peer| peer.to_canonical().is_loopback()) && !forwarded
+}
+
 /// Metrics tell about load and routes: for this machine, and for holders of the service key.
-async fn local_or_service(State(verifier): State<Verifier>, request: Request, next: Next) -> Response {
+async fn local_or_service(
+    State((verifier, behind_proxy)): State<(Verifier, bool)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let headers = request.headers();
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    // A proxy on this machine is local too, but who it speaks for is not.
-    let local = peer.is_some_and(|peer| peer.0.ip().to_canonical().is_loopback())
-        && !headers.contains_key("x-forwarded-for")
-        && !headers.contains_key(FORWARDED);
-    if local {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+    if !behind_proxy && is_local(peer, headers) {
         return next.run(request).await;
     }
     match verify_headers(&verifier, headers) {
@@ -80,5 +99,43 @@ async fn local_or_service(State(verifier): State<Verifier>, request: Request, ne
                 .into_response()
         }
         Err(error) => error.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderName, HeaderValue};
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::here("127.0.0.1", None, true)]
+    #[case::here_mapped("::ffff:127.0.0.1", Some("user-agent"), true)]
+    #[case::elsewhere("10.0.0.1", None, false)]
+    #[case::via("127.0.0.1", Some("via"), false)]
+    #[case::nginx("::1", Some("x-real-ip"), false)]
+    #[case::host("127.0.0.1", Some("x-forwarded-host"), false)]
+    #[case::client("127.0.0.1", Some("x-forwarded-for"), false)]
+    #[case::standard("127.0.0.1", Some("forwarded"), false)]
+    fn who_a_proxy_speaks_for_is_not_local(
+        #[case] peer: &str,
+        #[case] header: Option<&'static str>,
+        #[case] local: bool,
+    ) {
+        let headers = header.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("x")));
+        assert_eq!(is_local(Some(peer.parse().unwrap()), &headers.into_iter().collect()), local);
+        assert!(!is_local(None, &HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_configured_proxy_makes_nobody_local() {
+        assert!(!behind_proxy(&Config::default()));
+        let mut config = Config::default();
+        config.server.trusted_proxies = vec![[127, 0, 0, 1].into()];
+        assert!(behind_proxy(&config));
+        let mut config = Config::default();
+        config.server.public_url = "https://calls.example.com".parse().ok();
+        assert!(behind_proxy(&config));
     }
 }
