@@ -1,8 +1,9 @@
 //! `longhouse serve`: everything in order up, and in reverse order down.
 
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -202,10 +203,18 @@ fn now() -> String {
 /// user, who must be able to pass through (not to look); every file in it has a mode of its own.
 fn make_private(data: &Path) -> miette::Result<()> {
     let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
-    let made = if data.is_dir() {
-        fs::set_permissions(data, fs::Permissions::from_mode(mode))
-    } else {
-        fs::DirBuilder::new().recursive(true).mode(mode).create(data)
+    let made = match fs::metadata(data) {
+        Ok(meta) => claim(data, &meta).and_then(|claim| match claim {
+            Claim::Ours => fs::set_permissions(data, fs::Permissions::from_mode(mode)),
+            Claim::Neighbours => Ok(()),
+            Claim::Shared => Err(io::Error::other(
+                "others may write to it; name a folder inside it, or take that right away (chmod go-w) if it is yours alone",
+            )),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::DirBuilder::new().recursive(true).mode(mode).create(data)
+        }
+        Err(error) => Err(error),
     };
     made.map_err(|error| {
         miette::miette!(
@@ -213,6 +222,32 @@ fn make_private(data: &Path) -> miette::Result<()> {
             data.display()
         )
     })
+}
+
+/// What an existing folder is to us.
+#[derive(Debug, PartialEq, Eq)]
+enum Claim {
+    /// Its mode is ours to set.
+    Ours,
+    /// Something else lives in it: usable, but its mode stays.
+    Neighbours,
+    /// Others may put files into it.
+    Shared,
+}
+
+fn claim(data: &Path, meta: &fs::Metadata) -> io::Result<Claim> {
+    let us = rustix::process::geteuid().as_raw();
+    let holds_ours = ["keys.json", "run.json", "postgres/credentials.json"].iter().any(|name| {
+        // Anybody can plant a file of that name in a shared folder, but not one of ours.
+        fs::symlink_metadata(data.join(name))
+            .is_ok_and(|file| file.is_file() && (file.uid() == us || file.uid() == meta.uid()))
+    });
+    // The sticky bit marks a place such as /tmp, whatever an earlier run left in it.
+    if meta.mode() & 0o1000 != 0 || (meta.mode() & 0o022 != 0 && !holds_ours) {
+        return Ok(Claim::Shared);
+    }
+    let free = || fs::read_dir(data).map(|mut entries| meta.uid() == us && entries.next().is_none());
+    Ok(if holds_ours || free()? { Claim::Ours } else { Claim::Neighbours })
 }
 
 /// A call holds two sockets; the usual soft limit of 1024 files would end the service at 500 calls.
@@ -229,6 +264,36 @@ fn raise_open_files() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_folders_of_our_own_change_their_mode() {
+        let parent = tempfile::tempdir().unwrap();
+        let after = |name: &str, mode: u32, holds: Option<&str>| {
+            let data = parent.path().join(name);
+            fs::create_dir(&data).unwrap();
+            if let Some(file) = holds {
+                fs::write(data.join(file), "").unwrap();
+            }
+            fs::set_permissions(&data, fs::Permissions::from_mode(mode)).unwrap();
+            let made = make_private(&data).map_err(|error| error.to_string());
+            (made, fs::metadata(&data).unwrap().mode() & 0o7777)
+        };
+        let private = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
+        assert_eq!(after("empty", 0o755, None), (Ok(()), private));
+        assert_eq!(after("used", 0o755, Some("keys.json")), (Ok(()), private));
+        assert_eq!(after("opened", 0o775, Some("run.json")), (Ok(()), private));
+        assert_eq!(after("project", 0o755, Some("README")), (Ok(()), 0o755));
+        for (name, mode, holds) in
+            [("tmp", 0o1777, None), ("group", 0o775, None), ("loot", 0o1777, Some("keys.json"))]
+        {
+            let (made, left) = after(name, mode, holds);
+            assert!(made.unwrap_err().contains("others may write to it"), "{name}");
+            assert_eq!(left, mode, "{name}");
+        }
+        let new = parent.path().join("a/b");
+        make_private(&new).unwrap();
+        assert_eq!(fs::metadata(&new).unwrap().mode() & 0o777, private);
+    }
 
     #[test]
     fn a_server_that_listens_everywhere_is_reached_here() {
