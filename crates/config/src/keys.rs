@@ -81,7 +81,7 @@ pub(crate) static KEYS: &[Key] = &[
         offline,
         OfflineMode,
         [],
-        "Whether emulators stand in for providers: for each without a key, for all, or for none."
+        "Whether emulators stand in for providers: for each without a key (OpenAI only together with Twilio), for all, or for none."
     ),
     key!(server.host, Ip, [], "Address to listen on; `0.0.0.0` in a container."),
     key!(server.port, Port, ["PORT"], "Port to listen on; 0 takes a free one."),
@@ -179,7 +179,7 @@ pub(crate) static KEYS: &[Key] = &[
         Optional<ApiKey>,
         ["OPENAI_API_KEY"],
         "Key of the OpenAI account.",
-        unset: "emulated, unless `offline = \"never\"`"
+        unset: "emulated where Twilio is too; for real callers unavailable (`/ready` says degraded)"
     ),
     key!(openai.realtime_url, RealtimeUrl, [], "Realtime endpoint."),
     key!(openai.realtime_model, Name, [], "Speech-to-speech model."),

@@ -33,7 +33,8 @@ pub struct Config {
 /// When provider emulators are started inside the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offline {
-    /// For each provider that has no key (the default).
+    /// For each provider that has no key (the default); OpenAI only together with Twilio, so that real callers never
+    /// reach an emulator.
     Auto,
     /// For every provider, keys or not.
     Always,

@@ -60,8 +60,8 @@ pub(crate) fn table(state: &RunState, secrets: Secrets) -> String {
     })
 }
 
-/// The greeting of `serve`.
-pub(crate) fn greeting(state: &RunState, secrets: Secrets, milliseconds: u128) -> String {
+/// The greeting of `serve`; `unanswered`: no model answers calls, for want of a key.
+pub(crate) fn greeting(state: &RunState, secrets: Secrets, unanswered: bool, milliseconds: u128) -> String {
     let mut text = format!("\nLonghouse {} is ready ({milliseconds} ms).\n\n", state.version);
     text.push_str(&table(state, secrets));
     text.push('\n');
@@ -70,6 +70,11 @@ pub(crate) fn greeting(state: &RunState, secrets: Secrets, milliseconds: u128) -
             text,
             "Emulated here, as no key is set or --offline is: {}. Set OPENAI_API_KEY and TWILIO_AUTH_TOKEN for the real ones.",
             state.emulated.join(", ")
+        );
+    }
+    if unanswered {
+        text.push_str(
+            "WARNING: OPENAI_API_KEY is not set, so no model answers: callers hear an apology, and /ready says degraded. Set it and start again.\n",
         );
     }
     let _ =
@@ -108,10 +113,17 @@ pub(crate) mod tests {
 
     #[test]
     fn logs_get_no_secrets() {
-        let text = greeting(&state(), Secrets::Masked, 12);
+        let text = greeting(&state(), Secrets::Masked, false, 12);
+        assert!(!text.contains("WARNING"), "{text}");
         assert!(!text.contains("planted"), "{text}");
         assert!(text.contains("anon-jwt") && text.contains("sb_publishable_x"), "{text}");
         assert!(text.contains("OpenAI Realtime, Twilio") && text.contains("longhouse call"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_model_is_said_clearly() {
+        let text = greeting(&state(), Secrets::Masked, true, 12);
+        assert!(text.contains("OPENAI_API_KEY is not set") && text.contains("apology"), "{text}");
     }
 
     #[test]

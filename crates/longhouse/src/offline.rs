@@ -18,8 +18,14 @@ impl Emulated {
         match config.offline {
             Offline::Always => Self { openai: true, twilio: true },
             Offline::Never => Self { openai: false, twilio: false },
-            Offline::Auto => Self { openai: !openai, twilio: !twilio },
+            // Real callers must never talk to the emulator because a key was forgotten.
+            Offline::Auto => Self { openai: !openai && !twilio, twilio: !twilio },
         }
+    }
+
+    /// Whether calls arrive that no model answers, for want of a key.
+    pub(crate) fn leaves_callers_unanswered(self, config: &Config) -> bool {
+        config.receptionist.enabled && !self.openai && config.openai.api_key.is_none()
     }
 
     /// Names for people.
@@ -41,10 +47,11 @@ mod tests {
     #[rstest]
     #[case::no_keys(Offline::Auto, None, None, (true, true))]
     #[case::one_key(Offline::Auto, Some("k"), None, (false, true))]
+    #[case::real_callers(Offline::Auto, None, Some("t"), (false, false))]
     #[case::keys(Offline::Auto, Some("k"), Some("t"), (false, false))]
     #[case::always(Offline::Always, Some("k"), Some("t"), (true, true))]
     #[case::never(Offline::Never, None, None, (false, false))]
-    fn providers_without_a_key_are_emulated(
+    fn providers_without_a_key_are_emulated_but_not_for_real_callers(
         #[case] offline: Offline,
         #[case] openai: Option<&str>,
         #[case] twilio: Option<&str>,
@@ -55,5 +62,6 @@ mod tests {
         config.twilio.auth_token = twilio.map(Into::into);
         let emulated = Emulated::of(&config);
         assert_eq!((emulated.openai, emulated.twilio), expected);
+        assert_eq!(emulated.leaves_callers_unanswered(&config), openai.is_none() && !expected.0);
     }
 }

@@ -115,8 +115,12 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
 
     let upkeep = metrics.spawn_upkeep();
     let serving = tokio::spawn(longhouse_server::serve(listener, router, drain.clone()));
+    let unanswered = emulated.leaves_callers_unanswered(config);
     let milliseconds = started.elapsed().as_millis();
-    println!("{}", greeting(&state, Secrets::for_output(&state), milliseconds));
+    println!("{}", greeting(&state, Secrets::for_output(&state), unanswered, milliseconds));
+    if unanswered {
+        tracing::warn!("OPENAI_API_KEY is not set: no model answers calls, callers hear an apology");
+    }
     tracing::info!(address = state.api_url, emulated = ?state.emulated, "ready in {milliseconds} ms");
     Ok(Running { cluster: platform.cluster, openai, drain, serving, upkeep, rest })
 }
