@@ -212,7 +212,7 @@ fn make_private(data: &Path) -> miette::Result<()> {
             Claim::Ours => fs::set_permissions(data, fs::Permissions::from_mode(mode)),
             Claim::Neighbours => Ok(()),
             Claim::Shared => Err(io::Error::other(
-                "others may write to it; name a folder inside it, or take that right away (chmod go-w) if it is yours alone",
+                "others may write to it; name a folder inside it, or make it private (chmod 0700 and no sticky bit) if it is yours alone",
             )),
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
