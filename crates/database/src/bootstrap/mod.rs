@@ -39,7 +39,9 @@ const PARTS: &[Part] = &[
     Part { name: "longhouse", version: 1, sql: include_str!("sql/longhouse.sql"), hosted: true },
     Part { name: "schemas", version: 1, sql: include_str!("sql/schemas.sql"), hosted: false },
     Part { name: "extensions", version: 1, sql: include_str!("sql/extensions.sql"), hosted: false },
-    Part { name: "auth", version: 1, sql: include_str!("sql/auth.sql"), hosted: false },
+    Part { name: "auth", version: 2, sql: include_str!("sql/auth.sql"), hosted: false },
+    Part { name: "auth_unused", version: 1, sql: include_str!("sql/auth_unused.sql"), hosted: false },
+    Part { name: "auth_rights", version: 1, sql: include_str!("sql/auth_rights.sql"), hosted: false },
     Part { name: "storage", version: 1, sql: include_str!("sql/storage.sql"), hosted: false },
     Part { name: "realtime", version: 1, sql: include_str!("sql/realtime.sql"), hosted: false },
 ];
