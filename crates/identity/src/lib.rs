@@ -7,6 +7,7 @@
 mod error;
 mod keys;
 mod request;
+pub mod service;
 mod verifier;
 
 pub use error::{AuthError, KeysError};

@@ -42,7 +42,8 @@ const PARTS: &[Part] = &[
     Part { name: "auth", version: 2, sql: include_str!("sql/auth.sql"), hosted: false },
     Part { name: "auth_unused", version: 1, sql: include_str!("sql/auth_unused.sql"), hosted: false },
     Part { name: "auth_rights", version: 1, sql: include_str!("sql/auth_rights.sql"), hosted: false },
-    Part { name: "storage", version: 1, sql: include_str!("sql/storage.sql"), hosted: false },
+    Part { name: "auth_service", version: 1, sql: include_str!("sql/auth_service.sql"), hosted: false },
+    Part { name: "storage", version: 2, sql: include_str!("sql/storage.sql"), hosted: false },
     Part { name: "realtime", version: 1, sql: include_str!("sql/realtime.sql"), hosted: false },
 ];
 

@@ -1,0 +1,63 @@
+//! `/auth/v1`: a Supabase-Auth-compatible service for accounts, sessions and second factors.
+//!
+//! Requests walk from `routes` (one file per endpoint) through the decisions next to them to `store` (SQL). All of
+//! it runs as `supabase_auth_admin` in one transaction a request. [`AuthApiError`] alone knows the shape of errors.
+
+mod caller;
+mod error;
+mod hooks;
+mod mail;
+mod options;
+mod routes;
+mod signing;
+mod store;
+mod tokens;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn;
+use longhouse_database::Database;
+
+pub use error::AuthApiError;
+pub use options::{
+    AuthOptions, EmailOptions, LimitOptions, MfaOptions, PasswordHash, PasswordOptions, PhoneOptions,
+    ProviderOptions, SessionOptions, SmtpOptions, TwilioSms,
+};
+pub use signing::Signer;
+
+use crate::Verifier;
+use mail::Mailer;
+
+/// The service. Cheap to clone.
+#[derive(Clone)]
+pub struct AuthService {
+    pub(crate) options: Arc<AuthOptions>,
+    pub(crate) database: Database,
+    pub(crate) verifier: Verifier,
+    pub(crate) signer: Signer,
+    pub(crate) mailer: Arc<Mailer>,
+    /// `select schema.function($1)` of the access token hook.
+    pub(crate) hook_call: Option<Arc<str>>,
+}
+
+impl AuthService {
+    /// A service on that database. `verifier` must accept what `signer` signs.
+    pub fn new(options: AuthOptions, database: Database, verifier: Verifier, signer: Signer) -> Self {
+        let mailer = Arc::new(Mailer::new(&options));
+        let hook_call = options.access_token_hook.as_deref().map(|function| hook_call(function).into());
+        Self { options: Arc::new(options), database, verifier, signer, mailer, hook_call }
+    }
+
+    /// All endpoints, to be nested at `/auth/v1`.
+    pub fn router(&self) -> Router {
+        routes::router().layer(from_fn(error::by_api_version)).with_state(self.clone())
+    }
+}
+
+/// Calls `schema.function`; the name comes from the settings, and is quoted all the same.
+fn hook_call(function: &str) -> String {
+    let quoted: Vec<_> =
+        function.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
+    format!("select {}($1)", quoted.join("."))
+}

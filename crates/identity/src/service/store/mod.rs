@@ -1,0 +1,31 @@
+//! The tables of schema `auth`. Everything here runs in a transaction as `supabase_auth_admin`.
+
+mod audit;
+mod factors;
+mod flow_states;
+mod identities;
+mod one_time_tokens;
+mod sessions;
+mod users;
+
+pub(crate) use audit::{Action, audit};
+pub(crate) use factors::{Factor, FactorStatus, FactorType};
+pub(crate) use flow_states::FlowState;
+pub(crate) use identities::{Identity, NewIdentity};
+pub(crate) use one_time_tokens::{OneTimeToken, TokenKind};
+pub(crate) use sessions::{Aal, Amr, RefreshToken, Session};
+pub(crate) use users::{NewUser, User, UserChange};
+
+use longhouse_database::{Claims, Database, Error, RoleTransaction};
+use serde_json::Map;
+
+/// The role that owns the tables.
+pub(crate) const ROLE: &str = "supabase_auth_admin";
+
+/// A transaction on the tables of `auth`.
+pub(crate) type Tx = RoleTransaction;
+
+/// Opens a transaction as the service's own role.
+pub(crate) async fn begin(database: &Database) -> Result<Tx, Error> {
+    database.as_role(&Claims::agent(ROLE, Map::new())).transaction().await
+}
