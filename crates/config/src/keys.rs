@@ -46,6 +46,9 @@ pub(crate) const SECTIONS: &[(&str, &str)] = &[
     ("server", "The HTTP listener and its limits."),
     ("database", "An external Postgres (14 to 18), or how to run the managed one."),
     ("supabase", "A hosted Supabase project, where one is used, and the keys of this server."),
+    ("auth", "Accounts, sessions and second factors: the service at `/auth/v1`."),
+    ("mail", "How the auth service sends mail."),
+    ("providers", "Sites that people may sign in with."),
     ("openai", "Speech-to-speech and transcription."),
     ("twilio", "Phone calls."),
     ("receptionist", "The phone receptionist."),
@@ -72,6 +75,7 @@ macro_rules! key {
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
 const KIB: u64 = 1024;
 const GIB: u64 = 1024 * 1024 * KIB;
 
@@ -173,6 +177,329 @@ pub(crate) static KEYS: &[Key] = &[
         ["SUPABASE_JWT_SECRET"],
         "Secret that signs access tokens.",
         unset: "generated, kept in the data folder"
+    ),
+    key!(
+        auth.enabled,
+        Flag,
+        [],
+        "Whether `/auth/v1` is served; never with `supabase.url`, which has its own."
+    ),
+    key!(
+        auth.site_url,
+        PageUrl,
+        ["SITE_URL", "GOTRUE_SITE_URL"],
+        "The application's page: where links in mails lead that ask for no (allowed) address."
+    ),
+    key!(
+        auth.redirect_urls,
+        List<PagePattern>,
+        ["GOTRUE_URI_ALLOW_LIST"],
+        "Further addresses that people may be sent to after signing in.",
+        unset: "only `auth.site_url` and pages below it"
+    ),
+    key!(auth.disable_signup, Flag, ["GOTRUE_DISABLE_SIGNUP"], "Whether nobody may sign up by themselves."),
+    key!(auth.token_expiry, Time<{ 10 * SECOND }, { 7 * DAY }>, [], "Life of an access token."),
+    key!(
+        auth.access_token_hook,
+        Optional<FunctionName>,
+        ["GOTRUE_HOOK_CUSTOM_ACCESS_TOKEN_URI"],
+        "Function `(event jsonb) returns jsonb` that may change the claims of access tokens.",
+        unset: "none"
+    ),
+    key!(auth.email_enabled, Flag, ["GOTRUE_EXTERNAL_EMAIL_ENABLED"], "Sign-in by e-mail."),
+    key!(
+        auth.email_autoconfirm,
+        Optional<Flag>,
+        ["GOTRUE_MAILER_AUTOCONFIRM"],
+        "Whether addresses count as confirmed without a mail.",
+        unset: "true while `mail.smtp_host` is unset and only this machine is served"
+    ),
+    key!(
+        auth.email_secure_change,
+        Flag,
+        ["GOTRUE_MAILER_SECURE_EMAIL_CHANGE_ENABLED"],
+        "Whether a change of address is confirmed at the old and the new one."
+    ),
+    key!(auth.email_max_frequency, Time<0, DAY>, ["GOTRUE_SMTP_MAX_FREQUENCY"], "Shortest time between two mails to one account."),
+    key!(auth.otp_length, Count<usize, 6, 10>, [], "Digits of a one-time code."),
+    key!(auth.otp_expiry, Time<{ 10 * SECOND }, DAY>, [], "Life of links and codes sent by mail."),
+    key!(
+        auth.phone_enabled,
+        Flag,
+        ["GOTRUE_EXTERNAL_PHONE_ENABLED"],
+        "Sign-in by telephone number (sent with the account in `[twilio]`)."
+    ),
+    key!(
+        auth.phone_autoconfirm,
+        Flag,
+        ["GOTRUE_SMS_AUTOCONFIRM"],
+        "Whether numbers count as confirmed without a message."
+    ),
+    key!(
+        auth.sms_from,
+        Optional<Name>,
+        [],
+        "Sender of text messages: a number, or the id of a messaging service.",
+        unset: "no text messages"
+    ),
+    key!(
+        auth.sms_template,
+        Line,
+        ["GOTRUE_SMS_TEMPLATE"],
+        "Text of the message; `{{ .Code }}` stands for the code."
+    ),
+    key!(auth.sms_otp_expiry, Time<{ 10 * SECOND }, HOUR>, [], "Life of a code sent by text message."),
+    key!(auth.sms_max_frequency, Time<0, DAY>, ["GOTRUE_SMS_MAX_FREQUENCY"], "Shortest time between two text messages to one account."),
+    key!(
+        auth.sms_test_otps,
+        List<TestOtp>,
+        ["GOTRUE_SMS_TEST_OTP"],
+        "Numbers that get no message and always have this code, for the reviews of app stores.",
+        unset: "none"
+    ),
+    key!(
+        auth.anonymous_enabled,
+        Flag,
+        ["GOTRUE_EXTERNAL_ANONYMOUS_USERS_ENABLED"],
+        "Whether visitors may get an account without a name."
+    ),
+    key!(
+        auth.manual_linking,
+        Flag,
+        ["GOTRUE_SECURITY_MANUAL_LINKING_ENABLED"],
+        "Whether people may link further identities to their account."
+    ),
+    key!(auth.password_min_length, Count<usize, 6, 64>, ["GOTRUE_PASSWORD_MIN_LENGTH"], "Shortest password, in characters."),
+    key!(
+        auth.password_required_characters,
+        List<Line>,
+        [],
+        "Sets of characters; a password needs at least one of each.",
+        unset: "none"
+    ),
+    key!(auth.password_hash, Hashing, [], "How new passwords are hashed; both kinds are always accepted."),
+    key!(
+        auth.password_reauthentication,
+        Flag,
+        ["GOTRUE_SECURITY_UPDATE_PASSWORD_REQUIRE_REAUTHENTICATION"],
+        "Whether a new password needs a sign-in within the last day, or a code sent by mail."
+    ),
+    key!(
+        auth.session_timebox,
+        Optional<Time<MINUTE, { 365 * DAY }>>,
+        ["GOTRUE_SESSIONS_TIMEBOX"],
+        "Longest life of a session.",
+        unset: "no end"
+    ),
+    key!(
+        auth.session_inactivity,
+        Optional<Time<MINUTE, { 365 * DAY }>>,
+        ["GOTRUE_SESSIONS_INACTIVITY_TIMEOUT"],
+        "Longest time a session goes without a refresh.",
+        unset: "no end"
+    ),
+    key!(
+        auth.single_session,
+        Flag,
+        ["GOTRUE_SESSIONS_SINGLE_PER_USER"],
+        "Whether a sign-in ends the account's other sessions."
+    ),
+    key!(
+        auth.refresh_token_rotation,
+        Flag,
+        ["GOTRUE_SECURITY_REFRESH_TOKEN_ROTATION_ENABLED"],
+        "Whether using a refresh token twice ends its session."
+    ),
+    key!(
+        auth.refresh_token_reuse_interval,
+        Time<0, HOUR>,
+        [],
+        "How long a used refresh token is still answered, because clients race with themselves."
+    ),
+    key!(auth.mfa_totp, Flag, [], "Authenticator apps as second factor."),
+    key!(auth.mfa_phone, Flag, [], "Text messages as second factor."),
+    key!(auth.mfa_webauthn, Flag, [], "Security keys as second factor."),
+    key!(auth.mfa_max_factors, Count<usize, 1, 100>, [], "Most factors of one account."),
+    key!(auth.mfa_challenge_expiry, Time<{ 10 * SECOND }, HOUR>, [], "Life of a challenge."),
+    key!(auth.mfa_issuer, Line, [], "Name of the service that authenticators show."),
+    key!(auth.passkeys, Flag, [], "Passkeys instead of a password."),
+    key!(
+        auth.webauthn_rp_id,
+        Optional<Name>,
+        [],
+        "Domain that security keys belong to.",
+        unset: "the host of `auth.site_url`"
+    ),
+    key!(
+        auth.webauthn_rp_origins,
+        List<WebOrigin>,
+        [],
+        "Origins of pages that may use security keys.",
+        unset: "that of `auth.site_url`"
+    ),
+    key!(auth.limit_emails_per_hour, Count<u32, 0, 1_000_000>, ["GOTRUE_RATE_LIMIT_EMAIL_SENT"], "Mails an hour, of the whole project; 0 turns a limit off."),
+    key!(auth.limit_sms_per_hour, Count<u32, 0, 1_000_000>, ["GOTRUE_RATE_LIMIT_SMS_SENT"], "Text messages an hour, of the whole project."),
+    key!(auth.limit_otp, Count<u32, 0, 1_000_000>, ["GOTRUE_RATE_LIMIT_OTP"], "Sign-ups, codes and recoveries from one address in five minutes."),
+    key!(auth.limit_verify, Count<u32, 0, 1_000_000>, ["GOTRUE_RATE_LIMIT_VERIFY"], "Verifications from one address in five minutes."),
+    key!(auth.limit_token, Count<u32, 0, 1_000_000>, ["GOTRUE_RATE_LIMIT_TOKEN_REFRESH"], "Sign-ins and refreshes from one address in five minutes."),
+    key!(auth.limit_anonymous, Count<u32, 0, 1_000_000>, ["GOTRUE_RATE_LIMIT_ANONYMOUS_USERS"], "Anonymous sign-ins from one address in an hour."),
+    key!(auth.limit_mfa, Count<u32, 0, 1_000_000>, [], "Attempts at a second factor in a minute."),
+    key!(auth.limit_failures, Count<u32, 0, 1_000_000>, [], "Failed sign-ins of one account in five minutes, whoever tries."),
+    key!(
+        auth.allow_private_addresses,
+        Flag,
+        [],
+        "Whether providers may be on private addresses; for development."
+    ),
+    key!(
+        mail.smtp_host,
+        Optional<Name>,
+        ["SMTP_HOST", "GOTRUE_SMTP_HOST"],
+        "Mail server.",
+        unset: "mail is shown on the mailbox page instead"
+    ),
+    key!(
+        mail.smtp_port,
+        Port,
+        ["SMTP_PORT", "GOTRUE_SMTP_PORT"],
+        "Its port; 465 is TLS at once, on others STARTTLS is used where offered."
+    ),
+    key!(mail.smtp_user, Optional<Name>, ["SMTP_USER", "GOTRUE_SMTP_USER"], "Login at the mail server.", unset: "none"),
+    key!(mail.smtp_password, Optional<Secret<1>>, ["SMTP_PASSWORD", "GOTRUE_SMTP_PASS"], "Password at the mail server.", unset: "none"),
+    key!(mail.from, Name, ["SMTP_FROM", "GOTRUE_SMTP_ADMIN_EMAIL"], "Address of the sender."),
+    key!(mail.from_name, Optional<Line>, ["GOTRUE_SMTP_SENDER_NAME"], "Name of the sender.", unset: "the address alone"),
+    key!(
+        mail.templates,
+        Optional<Path>,
+        [],
+        "Folder with `confirmation.html`, `recovery.html`, `magic_link.html`, `invite.html`, `email_change.html`, `reauthentication.html`.",
+        unset: "the built-in texts"
+    ),
+    key!(
+        providers.google_client_id,
+        List<Name>,
+        ["GOTRUE_EXTERNAL_GOOGLE_CLIENT_ID"],
+        "Google client ids; the first is for pages, ID tokens for the others are accepted too.",
+        unset: "not offered"
+    ),
+    key!(
+        providers.google_secret,
+        Optional<ApiKey>,
+        ["GOTRUE_EXTERNAL_GOOGLE_SECRET"],
+        "Google client secret.",
+        unset: "none"
+    ),
+    key!(
+        providers.google_url,
+        Optional<ServiceUrl>,
+        ["GOTRUE_EXTERNAL_GOOGLE_URL"],
+        "Where Google is, if not at the usual place: its issuer.",
+        unset: "the usual place"
+    ),
+    key!(
+        providers.github_client_id,
+        List<Name>,
+        ["GOTRUE_EXTERNAL_GITHUB_CLIENT_ID"],
+        "GitHub client ids; the first is for pages, ID tokens for the others are accepted too.",
+        unset: "not offered"
+    ),
+    key!(
+        providers.github_secret,
+        Optional<ApiKey>,
+        ["GOTRUE_EXTERNAL_GITHUB_SECRET"],
+        "GitHub client secret.",
+        unset: "none"
+    ),
+    key!(
+        providers.github_url,
+        Optional<ServiceUrl>,
+        ["GOTRUE_EXTERNAL_GITHUB_URL"],
+        "Where GitHub is, if not at the usual place: a GitHub Enterprise host.",
+        unset: "the usual place"
+    ),
+    key!(
+        providers.apple_client_id,
+        List<Name>,
+        ["GOTRUE_EXTERNAL_APPLE_CLIENT_ID"],
+        "Apple client ids; the first is for pages, ID tokens for the others are accepted too.",
+        unset: "not offered"
+    ),
+    key!(
+        providers.apple_secret,
+        Optional<ApiKey>,
+        ["GOTRUE_EXTERNAL_APPLE_SECRET"],
+        "Apple client secret.",
+        unset: "none"
+    ),
+    key!(
+        providers.apple_url,
+        Optional<ServiceUrl>,
+        ["GOTRUE_EXTERNAL_APPLE_URL"],
+        "Where Apple is, if not at the usual place: its issuer.",
+        unset: "the usual place"
+    ),
+    key!(
+        providers.azure_client_id,
+        List<Name>,
+        ["GOTRUE_EXTERNAL_AZURE_CLIENT_ID"],
+        "Azure client ids; the first is for pages, ID tokens for the others are accepted too.",
+        unset: "not offered"
+    ),
+    key!(
+        providers.azure_secret,
+        Optional<ApiKey>,
+        ["GOTRUE_EXTERNAL_AZURE_SECRET"],
+        "Azure client secret.",
+        unset: "none"
+    ),
+    key!(
+        providers.azure_url,
+        Optional<ServiceUrl>,
+        ["GOTRUE_EXTERNAL_AZURE_URL"],
+        "Where Azure is, if not at the usual place: a tenant: `https://login.microsoftonline.com/TENANT`.",
+        unset: "the usual place"
+    ),
+    key!(
+        providers.discord_client_id,
+        List<Name>,
+        ["GOTRUE_EXTERNAL_DISCORD_CLIENT_ID"],
+        "Discord client ids; the first is for pages, ID tokens for the others are accepted too.",
+        unset: "not offered"
+    ),
+    key!(
+        providers.discord_secret,
+        Optional<ApiKey>,
+        ["GOTRUE_EXTERNAL_DISCORD_SECRET"],
+        "Discord client secret.",
+        unset: "none"
+    ),
+    key!(
+        providers.discord_url,
+        Optional<ServiceUrl>,
+        ["GOTRUE_EXTERNAL_DISCORD_URL"],
+        "Where Discord is, if not at the usual place: its address.",
+        unset: "the usual place"
+    ),
+    key!(
+        providers.oidc_name,
+        Name,
+        [],
+        "Name under which an OpenID Connect issuer is offered (`?provider=NAME`)."
+    ),
+    key!(
+        providers.oidc_client_id,
+        List<Name>,
+        [],
+        "Client ids at the OpenID Connect issuer.",
+        unset: "not offered"
+    ),
+    key!(providers.oidc_secret, Optional<ApiKey>, [], "Client secret at the OpenID Connect issuer.", unset: "none"),
+    key!(
+        providers.oidc_url,
+        Optional<ServiceUrl>,
+        [],
+        "Issuer; its endpoints are found by discovery.",
+        unset: "not offered"
     ),
     key!(
         openai.api_key,

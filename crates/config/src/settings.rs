@@ -20,6 +20,12 @@ pub struct Config {
     pub database: Database,
     /// `[supabase]`: a hosted project, where one is used.
     pub supabase: Supabase,
+    /// `[auth]`
+    pub auth: Auth,
+    /// `[mail]`
+    pub mail: Mail,
+    /// `[providers]`
+    pub providers: Providers,
     /// `[openai]`
     pub openai: OpenAi,
     /// `[twilio]`
@@ -103,6 +109,178 @@ pub struct Supabase {
     pub jwt_secret: Option<SecretString>,
 }
 
+/// `[auth]`: accounts, sessions and second factors.
+#[derive(Debug, Clone)]
+pub struct Auth {
+    /// Whether the service runs. Not with a hosted project, which has its own.
+    pub enabled: bool,
+    /// The application's page, where people land after a mail without an allowed address.
+    pub site_url: Url,
+    /// Further addresses that people may be sent to.
+    pub redirect_urls: Vec<String>,
+    /// Whether nobody may sign up by themselves.
+    pub disable_signup: bool,
+    /// Life of an access token.
+    pub token_expiry: Duration,
+    /// Postgres function that may change the claims of access tokens.
+    pub access_token_hook: Option<String>,
+    /// Sign-in by e-mail.
+    pub email_enabled: bool,
+    /// Whether addresses count as confirmed at once; unset: while nothing can send mail and only this machine is served.
+    pub email_autoconfirm: Option<bool>,
+    /// Whether a change of address is confirmed at both.
+    pub email_secure_change: bool,
+    /// Shortest time between two mails to one account.
+    pub email_max_frequency: Duration,
+    /// Digits of a one-time code.
+    pub otp_length: usize,
+    /// Life of links and codes sent by mail.
+    pub otp_expiry: Duration,
+    /// Sign-in by telephone number.
+    pub phone_enabled: bool,
+    /// Whether numbers count as confirmed at once.
+    pub phone_autoconfirm: bool,
+    /// Sender of text messages.
+    pub sms_from: Option<String>,
+    /// Text of the message.
+    pub sms_template: String,
+    /// Life of a code sent by text message.
+    pub sms_otp_expiry: Duration,
+    /// Shortest time between two text messages to one account.
+    pub sms_max_frequency: Duration,
+    /// Numbers that get no message and always have the same code.
+    pub sms_test_otps: Vec<(String, String)>,
+    /// Accounts without a name.
+    pub anonymous_enabled: bool,
+    /// Whether people may link further identities to their account.
+    pub manual_linking: bool,
+    /// Shortest password.
+    pub password_min_length: usize,
+    /// Sets of characters of which a password needs at least one each.
+    pub password_required_characters: Vec<String>,
+    /// How new passwords are hashed.
+    pub password_hash: PasswordHashing,
+    /// Whether a new password needs a recent sign-in or a code.
+    pub password_reauthentication: bool,
+    /// Longest life of a session.
+    pub session_timebox: Option<Duration>,
+    /// Longest time a session goes without a refresh.
+    pub session_inactivity: Option<Duration>,
+    /// Whether a new sign-in ends the account's other sessions.
+    pub single_session: bool,
+    /// Whether using a refresh token twice ends its session.
+    pub refresh_token_rotation: bool,
+    /// How long a used refresh token is still answered.
+    pub refresh_token_reuse_interval: Duration,
+    /// Authenticator apps.
+    pub mfa_totp: bool,
+    /// Second factor by text message.
+    pub mfa_phone: bool,
+    /// Security keys as second factor.
+    pub mfa_webauthn: bool,
+    /// Most factors of one account.
+    pub mfa_max_factors: usize,
+    /// Life of a challenge.
+    pub mfa_challenge_expiry: Duration,
+    /// Name of the service that authenticators show.
+    pub mfa_issuer: String,
+    /// Passkeys instead of a password.
+    pub passkeys: bool,
+    /// WebAuthn relying party id.
+    pub webauthn_rp_id: Option<String>,
+    /// Origins of pages that may use security keys.
+    pub webauthn_rp_origins: Vec<Url>,
+    /// Mails an hour, of the whole project.
+    pub limit_emails_per_hour: u32,
+    /// Text messages an hour, of the whole project.
+    pub limit_sms_per_hour: u32,
+    /// Sign-ups, codes and recoveries of one address in five minutes.
+    pub limit_otp: u32,
+    /// Verifications of one address in five minutes.
+    pub limit_verify: u32,
+    /// Sign-ins and refreshes of one address in five minutes.
+    pub limit_token: u32,
+    /// Anonymous sign-ins of one address in an hour.
+    pub limit_anonymous: u32,
+    /// Attempts at a second factor in a minute.
+    pub limit_mfa: u32,
+    /// Failed sign-ins of one account in five minutes.
+    pub limit_failures: u32,
+    /// Whether providers may be on private addresses.
+    pub allow_private_addresses: bool,
+}
+
+/// How new passwords are hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PasswordHashing {
+    /// bcrypt, cost 10, as Supabase.
+    Bcrypt,
+    /// Argon2id with OWASP's parameters.
+    Argon2id,
+}
+
+/// `[mail]`: how the auth service sends mail.
+#[derive(Debug, Clone)]
+pub struct Mail {
+    /// Mail server. Unset: mail is shown on the mailbox page.
+    pub smtp_host: Option<String>,
+    /// Its port.
+    pub smtp_port: u16,
+    /// Login there.
+    pub smtp_user: Option<String>,
+    /// Password there.
+    pub smtp_password: Option<SecretString>,
+    /// Address of the sender.
+    pub from: String,
+    /// Name of the sender.
+    pub from_name: Option<String>,
+    /// Folder with templates.
+    pub templates: Option<PathBuf>,
+}
+
+/// `[providers]`: sites that people may sign in with.
+#[derive(Debug, Clone, Default)]
+pub struct Providers {
+    /// Google client ids, the web one first.
+    pub google_client_id: Vec<String>,
+    /// Google client secret.
+    pub google_secret: Option<SecretString>,
+    /// Google's issuer, for tests.
+    pub google_url: Option<Url>,
+    /// GitHub client id.
+    pub github_client_id: Vec<String>,
+    /// GitHub client secret.
+    pub github_secret: Option<SecretString>,
+    /// GitHub Enterprise host.
+    pub github_url: Option<Url>,
+    /// Apple service id, then bundle ids of apps.
+    pub apple_client_id: Vec<String>,
+    /// Apple client secret (a signed JWT).
+    pub apple_secret: Option<SecretString>,
+    /// Apple's issuer, for tests.
+    pub apple_url: Option<Url>,
+    /// Azure application id.
+    pub azure_client_id: Vec<String>,
+    /// Azure client secret.
+    pub azure_secret: Option<SecretString>,
+    /// Azure tenant.
+    pub azure_url: Option<Url>,
+    /// Discord client id.
+    pub discord_client_id: Vec<String>,
+    /// Discord client secret.
+    pub discord_secret: Option<SecretString>,
+    /// Discord's address, for tests.
+    pub discord_url: Option<Url>,
+    /// Name under which the OpenID Connect issuer is offered.
+    pub oidc_name: String,
+    /// Its client id.
+    pub oidc_client_id: Vec<String>,
+    /// Its client secret.
+    pub oidc_secret: Option<SecretString>,
+    /// Its issuer.
+    pub oidc_url: Option<Url>,
+}
+
 /// `[openai]`
 #[derive(Debug, Clone)]
 pub struct OpenAi {
@@ -176,6 +354,9 @@ impl Default for Config {
             server: Server::default(),
             database: Database::default(),
             supabase: Supabase::default(),
+            auth: Auth::default(),
+            mail: Mail::default(),
+            providers: Providers { oidc_name: "oidc".into(), ..Providers::default() },
             openai: OpenAi::default(),
             twilio: Twilio {
                 account_sid: None,
@@ -217,6 +398,76 @@ impl Default for Database {
             ca_file: None,
             migrations: "supabase/migrations".into(),
             seed: "supabase/seed.sql".into(),
+        }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        let second = Duration::from_secs(1);
+        Self {
+            enabled: true,
+            site_url: Url::parse("http://127.0.0.1:3000").expect("constant URL"),
+            redirect_urls: Vec::new(),
+            disable_signup: false,
+            token_expiry: 3600 * second,
+            access_token_hook: None,
+            email_enabled: true,
+            email_autoconfirm: None,
+            email_secure_change: true,
+            email_max_frequency: second,
+            otp_length: 6,
+            otp_expiry: 3600 * second,
+            phone_enabled: false,
+            phone_autoconfirm: false,
+            sms_from: None,
+            sms_template: "Your code is {{ .Code }}".into(),
+            sms_otp_expiry: 60 * second,
+            sms_max_frequency: 60 * second,
+            sms_test_otps: Vec::new(),
+            anonymous_enabled: false,
+            manual_linking: false,
+            password_min_length: 6,
+            password_required_characters: Vec::new(),
+            password_hash: PasswordHashing::Bcrypt,
+            password_reauthentication: false,
+            session_timebox: None,
+            session_inactivity: None,
+            single_session: false,
+            refresh_token_rotation: true,
+            refresh_token_reuse_interval: 10 * second,
+            mfa_totp: true,
+            mfa_phone: false,
+            mfa_webauthn: true,
+            mfa_max_factors: 10,
+            mfa_challenge_expiry: 300 * second,
+            mfa_issuer: "Longhouse".into(),
+            passkeys: true,
+            webauthn_rp_id: None,
+            webauthn_rp_origins: Vec::new(),
+            limit_emails_per_hour: 30,
+            limit_sms_per_hour: 30,
+            limit_otp: 30,
+            limit_verify: 30,
+            limit_token: 150,
+            limit_anonymous: 30,
+            limit_mfa: 15,
+            limit_failures: 20,
+            allow_private_addresses: false,
+        }
+    }
+}
+
+impl Default for Mail {
+    fn default() -> Self {
+        Self {
+            smtp_host: None,
+            smtp_port: 587,
+            smtp_user: None,
+            smtp_password: None,
+            from: "noreply@localhost".into(),
+            from_name: None,
+            templates: None,
         }
     }
 }

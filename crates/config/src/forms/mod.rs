@@ -2,6 +2,8 @@
 //!
 //! A form is a type without values; the table of keys names one a key.
 
+mod accounts;
+
 use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -14,6 +16,8 @@ use crate::address;
 use crate::error::Problem;
 use crate::quantity::{format_duration, format_size, parse_duration, parse_size};
 use crate::settings::{LogFormat, Offline};
+
+pub(crate) use accounts::*;
 
 /// A value as it was written. No `Debug`: it may be a secret.
 pub(crate) enum Raw {
