@@ -182,6 +182,8 @@ pub struct SmtpOptions {
     pub from: String,
     /// Name of the sender.
     pub from_name: Option<String>,
+    /// PEM file with a certificate authority that is trusted besides the system's.
+    pub ca_certificate: Option<PathBuf>,
 }
 
 /// Twilio as text message service.
