@@ -369,6 +369,13 @@ pub(crate) static KEYS: &[Key] = &[
     key!(mail.from, Name, ["SMTP_FROM", "GOTRUE_SMTP_ADMIN_EMAIL"], "Address of the sender."),
     key!(mail.from_name, Optional<Line>, ["GOTRUE_SMTP_SENDER_NAME"], "Name of the sender.", unset: "the address alone"),
     key!(
+        mail.ca_file,
+        Optional<Path>,
+        [],
+        "PEM file of a certificate authority to trust besides the system's.",
+        unset: "the system's alone"
+    ),
+    key!(
         mail.templates,
         Optional<Path>,
         [],
@@ -538,6 +545,7 @@ pub(crate) static KEYS: &[Key] = &[
         "Also accepted while tokens rotate.",
         unset: "one token"
     ),
+    key!(twilio.api_url, ServiceUrl, ["TWILIO_API_URL"], "REST API, for text messages."),
     key!(
         twilio.stream_url,
         Optional<StreamUrl>,

@@ -234,6 +234,8 @@ pub struct Mail {
     pub from: String,
     /// Name of the sender.
     pub from_name: Option<String>,
+    /// PEM file of certificate authorities to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
     /// Folder with templates.
     pub templates: Option<PathBuf>,
 }
@@ -305,6 +307,8 @@ pub struct Twilio {
     pub auth_token: Option<SecretString>,
     /// `TWILIO_AUTH_TOKEN_PREVIOUS`: also accepted while tokens rotate.
     pub auth_token_previous: Option<SecretString>,
+    /// `TWILIO_API_URL`: REST API. Default `https://api.twilio.com`.
+    pub api_url: Url,
     /// `TWILIO_STREAM_URL`: `wss://` address of the media stream when another host serves it.
     pub stream_url: Option<Url>,
 }
@@ -362,6 +366,7 @@ impl Default for Config {
                 account_sid: None,
                 auth_token: None,
                 auth_token_previous: None,
+                api_url: Url::parse("https://api.twilio.com").expect("constant URL"),
                 stream_url: None,
             },
             receptionist: Receptionist::default(),
@@ -467,6 +472,7 @@ impl Default for Mail {
             smtp_password: None,
             from: "noreply@localhost".into(),
             from_name: None,
+            ca_file: None,
             templates: None,
         }
     }

@@ -10,6 +10,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use longhouse_config::Config;
+use longhouse_identity::service::AuthService;
 use longhouse_identity::{Verifier, verify_headers};
 use longhouse_operations::health::{Health, PROBES};
 use longhouse_operations::metrics::Metrics;
@@ -18,14 +19,15 @@ use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::applications::Applications;
-use crate::build;
 use crate::rest_v1::{self, RestV1};
+use crate::{auth_v1, build};
 
 /// Every route behind every layer.
 pub(crate) fn router(
     config: &Config,
     applications: &Applications,
     rest: &RestV1,
+    auth: Option<&AuthService>,
     health: &Health,
     metrics: &Metrics,
     verifier: &Verifier,
@@ -36,9 +38,12 @@ pub(crate) fn router(
     let (router, document) = described(health).merge(applications.router()).merge(metrics).split_for_parts();
     let document = document.to_json().expect("an OpenAPI document is JSON");
     let serve_document = get(move || async move { ([(CONTENT_TYPE, "application/json")], document.clone()) });
-    let router = router
+    let mut router = router
         .route("/openapi.json", serve_document)
         .nest_service(rest_v1::PATH, rest.router(verifier.clone()));
+    if let Some(auth) = auth {
+        router = router.nest(auth_v1::PATH, auth.router());
+    }
     let mut stack = Stack::new(&config.server);
     for probe in PROBES {
         stack = stack.probe(probe);

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it is a command line
 
 mod applications;
+mod auth_v1;
 mod banner;
 mod build;
 mod call;

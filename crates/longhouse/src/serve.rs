@@ -12,6 +12,7 @@ use clap::Args;
 use longhouse_config::Config;
 use longhouse_database::cluster::Cluster;
 use longhouse_emulators::openai;
+use longhouse_identity::service::Signer;
 use longhouse_identity::{ProjectKeys, Verifier};
 use longhouse_operations::logs;
 use longhouse_operations::metrics::Metrics;
@@ -29,7 +30,7 @@ use crate::rest_v1::RestV1;
 use crate::run_state::{RunState, process_start};
 use crate::settings::{ServerArgs, SettingsArgs};
 use crate::signals::Signals;
-use crate::{build, checks, composition, emulate};
+use crate::{auth_v1, build, checks, composition, emulate};
 
 /// Exit code of a process that a second signal ended, as shells report an interrupt.
 const INTERRUPTED: u8 = 130;
@@ -109,7 +110,11 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
     if let Some(version) = &platform.migration_version {
         health.set_migration_version(version.clone());
     }
-    let router = composition::router(config, &applications, &rest, &health, &metrics, &Verifier::new(&keys));
+    let verifier = Verifier::new(&keys);
+    let address = reachable(listener.local_addr());
+    let auth = auth_v1::start(config, &platform, address, verifier.clone(), Signer::new(&keys));
+    let router =
+        composition::router(config, &applications, &rest, auth.as_ref(), &health, &metrics, &verifier);
     let state = run_state(config, &keys, &platform, emulated, listener.local_addr());
     state.write(&config.data)?;
 

@@ -11,6 +11,9 @@ begin
   if not pg_has_role('authenticator', 'supabase_auth_admin', 'member') then
     grant supabase_auth_admin to authenticator;
   end if;
+  if not superuser and not pg_has_role(owner, 'supabase_auth_admin', 'member') then
+    execute format('grant supabase_auth_admin to %I', owner);
+  end if;
   for relation in select c.oid from pg_class c where c.relnamespace = 'auth'::regnamespace and c.relkind = 'r' loop
     execute format('alter table %s enable row level security', relation);
     execute format('grant all on %s to supabase_auth_admin, dashboard_user, postgres, %I', relation, owner);
