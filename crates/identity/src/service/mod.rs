@@ -3,6 +3,7 @@
 //! Requests walk from `routes` (one file per endpoint) through the decisions next to them to `store` (SQL). All of
 //! it runs as `supabase_auth_admin` in one transaction a request. [`AuthApiError`] alone knows the shape of errors.
 
+mod body;
 mod caller;
 mod error;
 mod hooks;
