@@ -10,7 +10,7 @@ pub mod testing;
 
 pub use claims::Claims;
 pub use pool::{
-    Acting, Database, DatabaseOptions, End, Error, Pipeline, RoleTransaction, ServiceReason, Step,
-    connect_client, connect_listening,
+    Acting, Database, DatabaseOptions, End, Error, Lifetimes, Pipeline, RoleTransaction, ServiceReason, Step,
+    batch, connect_client, connect_listening,
 };
 pub use tokio_postgres;

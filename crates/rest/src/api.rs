@@ -19,13 +19,14 @@ use crate::config::RestConfig;
 use crate::describe::describe;
 use crate::error::{Error, JwtError};
 pub use crate::execute::Identity;
-use crate::execute::{self, Answer, Context};
+use crate::execute::{self, Answer, Content, Context};
 use crate::openapi::Place;
 use crate::plan::{self, Plan};
 use crate::reload::Current;
 use crate::request::ApiRequest;
 use crate::response::cors::Cors;
 use crate::response::headers::{ServerTiming, VARY};
+use crate::response::large::LargeBody;
 use crate::schema::SchemaCache;
 
 const WARNING: HeaderName = HeaderName::from_static("warning");
@@ -166,7 +167,10 @@ impl RestApi {
         clock.lap();
         match self.answer(parts, body, &identity, config, &mut clock).await {
             Ok(answer) => {
-                let mut response = Response::new(Body::from(answer.body));
+                let mut response = Response::new(match answer.body {
+                    Content::Whole(bytes) => Body::from(bytes),
+                    Content::Large(value) => Body::new(LargeBody::new(value)),
+                });
                 *response.status_mut() = answer.status;
                 *response.headers_mut() = answer.headers;
                 response

@@ -5,7 +5,7 @@ use http::StatusCode;
 
 use crate::config::OpenApiMode;
 use crate::error::Error;
-use crate::execute::{Answer, Context, inspect};
+use crate::execute::{Answer, Content, Context, inspect};
 use crate::openapi::{ACCESS, Access, Place, document};
 use crate::plan::Plan;
 use crate::request::{ApiRequest, MediaType};
@@ -26,7 +26,7 @@ pub(crate) async fn describe(
         OpenApiMode::Disabled => return Err(Error::OpenApiDisabled),
         OpenApiMode::IgnorePrivileges => Access::everything(cache, &request.schema),
         OpenApiMode::FollowPrivileges => {
-            let json: Option<String> = rows.first().map(|row| row.try_get(0)).transpose()?;
+            let json = rows.first().and_then(|row| row.text(0));
             json.map(|json| Access::from_json(&json)).transpose().map_err(unreadable)?.unwrap_or_default()
         }
     };
@@ -34,7 +34,7 @@ pub(crate) async fn describe(
     answer.set_content(&MediaType::OpenApi, request);
     if !head {
         let document = document(cache, config, &request.schema, &access, place);
-        answer.body = Bytes::from(document.to_string());
+        answer.body = Content::Whole(Bytes::from(document.to_string()));
     }
     Ok(answer)
 }

@@ -1,12 +1,16 @@
 //! One [`Database`]: pooled connections, and transactions that act as somebody.
 
 mod acting;
+pub mod batch;
 mod listening;
 mod pipeline;
+mod requests;
 mod tls;
+mod wire;
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
@@ -16,8 +20,10 @@ use tokio_postgres::error::SqlState;
 pub use acting::{Acting, RoleTransaction, ServiceReason};
 pub use listening::connect_listening;
 pub use pipeline::{End, Pipeline, Step};
+pub use requests::Lifetimes;
 
 use crate::Claims;
+use requests::Requests;
 
 /// How to reach a database.
 #[derive(Debug, Clone)]
@@ -25,7 +31,7 @@ pub struct DatabaseOptions {
     /// `postgres://user:password@host:port/database?sslmode=…` of the role that requests connect as
     /// (`authenticator`, or an owner that may `set role`).
     pub url: SecretString,
-    /// Most connections at once.
+    /// Most connections at once for batches ([`Database::batch`]), and as many for everything else.
     pub pool_size: usize,
     /// Longest wait for a free connection, and for a new one to open.
     pub pool_timeout: Duration,
@@ -51,6 +57,15 @@ pub enum Error {
     /// Postgres refused a statement.
     #[error("{}", describe(.0))]
     Query(#[from] tokio_postgres::Error),
+    /// Postgres refused a statement of a batch.
+    #[error("{} (SQLSTATE {})", .0.message, .0.code.code())]
+    Refused(Box<batch::Refusal>),
+    /// The connection broke in the middle of a batch.
+    #[error("the database connection failed: {0}; try again")]
+    Lost(#[source] std::io::Error),
+    /// A statement that the protocol cannot carry.
+    #[error("a statement has more than 65535 parameters, or one of 2 GB; send less at once")]
+    TooLarge,
 }
 
 fn describe(error: &tokio_postgres::Error) -> String {
@@ -65,6 +80,7 @@ impl Error {
     pub fn sql_state(&self) -> Option<&SqlState> {
         match self {
             Self::Query(e) => e.code(),
+            Self::Refused(refusal) => Some(&refusal.code),
             _ => None,
         }
     }
@@ -72,8 +88,8 @@ impl Error {
     /// Whether trying again on another connection may help: the server was away, not the statement wrong.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Busy(_) | Self::Unavailable(_) => true,
-            Self::Query(e) => match e.code() {
+            Self::Busy(_) | Self::Unavailable(_) | Self::Lost(_) => true,
+            Self::Query(_) | Self::Refused(_) => match self.sql_state() {
                 None => true,
                 Some(code) => {
                     // 08 connection, 53 resources, 57P shutdown, 40 serialisation; statement and lock timeouts, a
@@ -93,6 +109,7 @@ impl Error {
 #[derive(Debug, Clone)]
 pub struct Database {
     pool: Pool,
+    requests: Arc<Requests>,
 }
 
 impl Database {
@@ -102,6 +119,7 @@ impl Database {
     /// [`Error::Url`], [`Error::Tls`] or [`Error::Unavailable`] with what to check.
     pub async fn connect(options: &DatabaseOptions) -> Result<Self, Error> {
         let (config, tls) = parse(options)?;
+        let requests = Requests::new(wire::Connector::new(config.clone(), tls.clone()), options);
         let manager =
             Manager::from_config(config, tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager)
@@ -114,7 +132,7 @@ impl Database {
             })
             .build()
             .map_err(|e| Error::Unavailable(e.to_string()))?;
-        let database = Self { pool };
+        let database = Self { pool, requests: Arc::new(requests) };
         drop(database.connection().await?);
         Ok(database)
     }
@@ -139,10 +157,18 @@ impl Database {
         Ok(())
     }
 
+    /// Closes connections for batches when they have lived, or been idle, for so long. Set it before the first use.
+    #[must_use]
+    pub fn with_lifetimes(self, lifetimes: Lifetimes) -> Self {
+        self.requests.set_lifetimes(lifetimes);
+        self
+    }
+
     /// (connections in use, connections open, most connections).
     pub fn pool_status(&self) -> (usize, usize, usize) {
         let status = self.pool.status();
-        (status.size - status.available.min(status.size), status.size, status.max_size)
+        let (in_use, open, most) = self.requests.status();
+        (status.size - status.available.min(status.size) + in_use, status.size + open, status.max_size + most)
     }
 
     pub(crate) async fn connection(&self) -> Result<Object, Error> {

@@ -1,11 +1,9 @@
 //! Errors of Postgres: statuses of SQLSTATEs, and answers that functions raise.
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 
+use longhouse_database::batch::Refusal;
 use serde::Deserialize;
-
-use super::Error;
 
 /// What Postgres said.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -144,26 +142,9 @@ fn sqlstate_status(code: &str, message: &str, authenticated: bool) -> u16 {
     }
 }
 
-impl From<&tokio_postgres::error::DbError> for PostgresError {
-    fn from(error: &tokio_postgres::error::DbError) -> Self {
-        Self {
-            code: error.code().code().to_owned(),
-            message: error.message().to_owned(),
-            detail: error.detail().map(str::to_owned),
-            hint: error.hint().map(str::to_owned),
-        }
-    }
-}
-
-impl From<tokio_postgres::Error> for Error {
-    /// An error of a statement; one without an answer of Postgres means that the connection is of no more use.
-    fn from(error: tokio_postgres::Error) -> Self {
-        match error.as_db_error() {
-            Some(refusal) => PostgresError::from(refusal).into(),
-            None => {
-                let cause = error.source().map(|cause| format!("{error}: {cause}"));
-                Self::Client(Some(cause.unwrap_or_else(|| error.to_string())))
-            }
-        }
+impl From<Refusal> for PostgresError {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { code, message, detail, hint } = refusal;
+        Self { code: code.code().to_owned(), message, detail, hint }
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::{Outcome, ResultSet};
+use super::{Content, Outcome, ResultSet};
 use crate::config::RestConfig;
 use crate::error::{Error, RangeError};
 use crate::plan::{MutatePlan, Output, Plan, ReadPlan, RoutinePlan, WritePlan};
@@ -20,12 +20,12 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
+    pub(crate) body: Content,
 }
 
 impl Answer {
     pub(crate) fn new(status: StatusCode) -> Self {
-        Self { status, headers: HeaderMap::new(), body: Bytes::new() }
+        Self { status, headers: HeaderMap::new(), body: Content::default() }
     }
 
     /// Adds a header. A value that no header can hold is left out: it would be the name of a relation or of a profile
@@ -81,7 +81,7 @@ pub(crate) fn answer(
         | (Plan::Call(RoutinePlan { output, .. }), Outcome::Explained(body)) => {
             let mut answer = Answer::new(StatusCode::OK);
             answer.set_content(&output.media, request);
-            answer.body = body;
+            answer.body = Content::Whole(body);
             Ok(answer)
         }
         (Plan::Read(plan), Outcome::Rows(result)) => read(plan, result, request, config),
@@ -92,14 +92,18 @@ pub(crate) fn answer(
 }
 
 /// Status, `Content-Range` and body of the rows of a range.
-fn ranged(result: &mut ResultSet, request: &ApiRequest, config: &RestConfig) -> (StatusCode, String, Bytes) {
+fn ranged(
+    result: &mut ResultSet,
+    request: &ApiRequest,
+    config: &RestConfig,
+) -> (StatusCode, String, Content) {
     let rows = u64::try_from(result.page).unwrap_or_default();
     let total = result.total.and_then(|total| u64::try_from(total).ok());
     let (status, content_range) = range_status(request.range, rows, total);
     let body = if status == StatusCode::RANGE_NOT_SATISFIABLE {
         let bounds =
             RangeError::OutOfBounds { lower: request.range.offset, total: total.unwrap_or_default() };
-        Error::InvalidRange(bounds).body(config)
+        Content::Whole(Error::InvalidRange(bounds).body(config))
     } else {
         std::mem::take(&mut result.body)
     };

@@ -1,23 +1,44 @@
 //! Runs plans: one transaction, in one network round trip, as the role of the request.
+//!
+//! # Large results
+//! Postgres builds the body, as one value behind everything that status and headers depend on. A body of more than
+//! [`LARGE`] bytes is not collected here: status and headers go out when it begins, with its length, and its bytes pass
+//! through as the client takes them. So whatever can be refused has been refused before the status, `Content-Range` is
+//! exact, and memory here stays flat. Its connection is in use until the client has it all (see
+//! [`LargeValue`] for how long that may take). This holds for reads, and for calls of functions that only read. Not for
+//! writes, whose answer must not begin before their transaction is committed, nor with `count=planned` or
+//! `count=estimated` and `tx=rollback`, where another statement follows; these bodies are collected.
 
 mod answer;
 
-use std::error::Error as StdError;
 use std::str::FromStr;
 
 use bytes::Bytes;
-use longhouse_database::{Database, End, Error as DatabaseError, Pipeline, Step};
-use tokio_postgres::Row;
-use tokio_postgres::types::{FromSql, Kind, ToSql, Type};
+use longhouse_database::batch::{Batch, Command, End, LargeValue, Results, Row};
+use longhouse_database::{Database, Error as DatabaseError};
 
 use crate::config::RestConfig;
-use crate::error::Error;
+use crate::error::{Error, PostgresError};
 use crate::plan::{Output, Plan};
 use crate::request::{ApiRequest, Count, Mutation};
 use crate::schema::SchemaCache;
 use crate::sql::{self, Statement};
 
 pub(crate) use answer::{Answer, answer};
+
+/// Bodies up to this many bytes are collected, so that their connection is free for others at once.
+const LARGE: usize = 256 * 1024;
+
+/// Columns of the statements that [`crate::sql`] writes.
+mod column {
+    pub(super) const TOTAL: usize = 0;
+    pub(super) const PAGE: usize = 1;
+    pub(super) const LOCATION: usize = 2;
+    pub(super) const HEADERS: usize = 3;
+    pub(super) const STATUS: usize = 4;
+    pub(super) const INSERTED: usize = 5;
+    pub(super) const BODY: usize = 6;
+}
 
 /// Who acts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +80,7 @@ pub(crate) struct ResultSet {
     pub(crate) page: i64,
     /// `key=eq.value` of the inserted row.
     pub(crate) location: Vec<String>,
-    pub(crate) body: Bytes,
+    pub(crate) body: Content,
     /// `response.headers`
     pub(crate) headers: Option<String>,
     /// `response.status`
@@ -68,39 +89,34 @@ pub(crate) struct ResultSet {
     pub(crate) inserted: Option<i64>,
 }
 
-/// Any value, as Postgres sends it.
-struct Raw<'a>(&'a [u8]);
+/// A body.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// All of it.
+    Whole(Bytes),
+    /// One that Postgres is still sending.
+    Large(LargeValue),
+}
 
-impl<'a> FromSql<'a> for Raw<'a> {
-    fn from_sql(of: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn StdError + Sync + Send>> {
-        let mut base = of;
-        while let Kind::Domain(inner) = base.kind() {
-            base = inner;
-        }
-        // The binary form of jsonb is its text behind a version.
-        Ok(Self(if *base == Type::JSONB { raw.get(1..).unwrap_or_default() } else { raw }))
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
+impl Default for Content {
+    fn default() -> Self {
+        Self::Whole(Bytes::new())
     }
 }
 
 impl ResultSet {
-    fn read(rows: &[Row]) -> Result<Self, tokio_postgres::Error> {
-        let Some(row) = rows.first() else { return Ok(Self::default()) };
-        Ok(Self {
-            total: row.try_get("total_result_set")?,
-            page: row.try_get("page_total")?,
-            location: row.try_get("location")?,
-            body: row
-                .try_get::<_, Option<Raw<'_>>>("body")?
-                .map(|raw| Bytes::copy_from_slice(raw.0))
-                .unwrap_or_default(),
-            headers: row.try_get("response_headers")?,
-            status: row.try_get("response_status")?,
-            inserted: row.try_get("response_inserted")?,
-        })
+    /// Reads the row of a statement, but for a body that is large.
+    fn read(rows: &[Row]) -> Self {
+        let Some(row) = rows.first() else { return Self::default() };
+        Self {
+            total: row.bigint(column::TOTAL),
+            page: row.bigint(column::PAGE).unwrap_or_default(),
+            location: row.texts(column::LOCATION).unwrap_or_default(),
+            body: Content::Whole(row.get(column::BODY).unwrap_or_default()),
+            headers: row.text(column::HEADERS),
+            status: row.text(column::STATUS),
+            inserted: row.bigint(column::INSERTED),
+        }
     }
 }
 
@@ -141,9 +157,7 @@ pub(crate) async fn execute(
         }
     };
     let accept = |rows: &[Vec<Row>]| {
-        rows.get(main)
-            .and_then(|rows| ResultSet::read(rows).ok())
-            .is_some_and(|result| check(plan, output, request, &result).is_ok())
+        rows.get(main).is_some_and(|rows| check(plan, output, request, &ResultSet::read(rows)).is_ok())
     };
     let end = if rolls_back(request, config) {
         End::Rollback
@@ -153,12 +167,17 @@ pub(crate) async fn execute(
         End::Commit
     };
     let begin = begin(isolation(plan, context.identity, cache), read_only);
-    let rows = run(context, begin, &statements, end).await?;
+    let streams =
+        read_only && !output.is_plan() && matches!(end, End::Commit) && statements.len() == main + 1;
+    let Results { rows, large } = run(context, begin, &statements, end, streams.then_some(LARGE)).await?;
     let result = rows.get(main).map(Vec::as_slice).unwrap_or_default();
     if output.is_plan() {
-        return explained(result).map(Outcome::Explained);
+        return Ok(Outcome::Explained(explained(result)));
     }
-    let mut result = ResultSet::read(result).map_err(unreadable)?;
+    let mut result = ResultSet::read(result);
+    if let Some(large) = large {
+        result.body = Content::Large(large);
+    }
     check(plan, output, request, &result)?;
     if let Some(explained) = rows.get(main + 1) {
         let planned = planned_rows(explained)?;
@@ -192,8 +211,8 @@ pub(crate) async fn inspect(
     }
     statements.push(inspection);
     let begin = begin(isolation(plan, context.identity, context.cache), true);
-    let mut rows = run(context, begin, &statements, End::Commit).await?;
-    Ok(rows.pop().unwrap_or_default())
+    let mut results = run(context, begin, &statements, End::Commit, None).await?;
+    Ok(results.rows.pop().unwrap_or_default())
 }
 
 fn settings(context: Context<'_>, plan: &Plan, request: &ApiRequest) -> Statement {
@@ -206,31 +225,23 @@ async fn run(
     begin: &str,
     statements: &[Statement],
     end: End<'_>,
-) -> Result<Vec<Vec<Row>>, Error> {
-    let params: Vec<Vec<&(dyn ToSql + Sync)>> = statements
-        .iter()
-        .map(|statement| statement.params.iter().map(|param| param as &(dyn ToSql + Sync)).collect())
-        .collect();
-    let steps: Vec<Step<'_>> = statements
-        .iter()
-        .zip(&params)
-        .map(|(statement, params)| Step { sql: &statement.sql, params })
-        .collect();
-    let pipeline = Pipeline { begin, steps: &steps, prepared: context.config.prepared_statements, end };
-    context.database.pipeline(&pipeline).await.map_err(refused)
+    large: Option<usize>,
+) -> Result<Results, Error> {
+    let commands: Vec<Command<'_>> =
+        statements.iter().map(|Statement { sql, params }| Command { sql, params }).collect();
+    let prepared = context.config.prepared_statements;
+    let batch = Batch { begin, commands: &commands, prepared, end, large };
+    context.database.batch(&batch).await.map_err(refused)
 }
 
 fn refused(error: DatabaseError) -> Error {
     match error {
-        DatabaseError::Query(error) => Error::from(error),
+        DatabaseError::Refused(refusal) => PostgresError::from(*refusal).into(),
+        DatabaseError::Lost(error) => Error::Client(Some(error.to_string())),
         DatabaseError::Busy(_) => Error::PoolTimeout,
         DatabaseError::Unavailable(why) => Error::Connection(Some(why)),
         other => Error::Internal(other.to_string()),
     }
-}
-
-fn unreadable(error: tokio_postgres::Error) -> Error {
-    Error::Internal(format!("a result of the database cannot be read: {error}"))
 }
 
 fn rolls_back(request: &ApiRequest, config: &RestConfig) -> bool {
@@ -291,21 +302,19 @@ fn check(plan: &Plan, output: &Output, request: &ApiRequest, result: &ResultSet)
 }
 
 /// Lines of a query plan.
-fn explained(rows: &[Row]) -> Result<Bytes, Error> {
+fn explained(rows: &[Row]) -> Bytes {
     let mut text = Vec::new();
-    for row in rows {
-        let line: Raw<'_> = row.try_get(0).map_err(unreadable)?;
-        text.extend_from_slice(line.0);
+    for line in rows.iter().filter_map(|row| row.get(0)) {
+        text.extend_from_slice(&line);
         text.push(b'\n');
     }
-    Ok(text.into())
+    text.into()
 }
 
 /// Rows that the planner expects.
 fn planned_rows(rows: &[Row]) -> Result<Option<i64>, Error> {
-    let Some(row) = rows.first() else { return Ok(None) };
-    let plan: Raw<'_> = row.try_get(0).map_err(unreadable)?;
-    let plan = serde_json::Value::from_str(&String::from_utf8_lossy(plan.0))
+    let Some(plan) = rows.first().and_then(|row| row.text(0)) else { return Ok(None) };
+    let plan = serde_json::Value::from_str(&plan)
         .map_err(|error| Error::Internal(format!("a query plan is not JSON: {error}")))?;
     Ok(plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_i64))
 }

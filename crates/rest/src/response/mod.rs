@@ -2,5 +2,6 @@
 
 pub mod cors;
 pub mod headers;
+pub(crate) mod large;
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,16 @@
 //! Whole statements: the rows as one body, beside counts and what the database says of the response.
 //!
-//! Every statement has the same columns, in no particular order: `total_result_set bigint`, `page_total bigint`,
-//! `location text[]`, `body`, `response_headers text`, `response_status text`, `response_inserted bigint`.
+//! Every statement has the same columns in the same order: `total_result_set bigint`, `page_total bigint`,
+//! `location text[]`, `response_headers text`, `response_status text`, `response_inserted bigint`, `body`. The body
+//! is last, so that all else is known before the first byte of a large one.
 
 use super::{Sql, Statement};
 use crate::plan::{Handler, MutatePlan, Output, ReadPlan, RoutinePlan, WritePlan};
 use crate::request::{Count, MediaType, Preferences, Range, Return};
 use crate::schema::{QualifiedName, Routine};
+
+const NO_LOCATION: &str = ", array[]::text[] as location";
+const NONE_INSERTED: &str = ", null::bigint as response_inserted, ";
 
 /// The statement of a read.
 pub(crate) fn read(
@@ -29,8 +33,8 @@ pub(crate) fn read(
         sql.push(")");
     }
     sql.push(" select ").total(preferences, total, None).push(", ").page_total(None);
-    sql.push(", ").body(&plan.output.handler, None).response_settings();
-    sql.push(", null::bigint as response_inserted, array[]::text[] as location from (select * from pgrst_source) _postgrest_t");
+    sql.push(NO_LOCATION).response_settings().push(NONE_INSERTED);
+    sql.body(&plan.output.handler, None).push(" from (select * from pgrst_source) _postgrest_t");
     sql.finish()
 }
 
@@ -48,7 +52,7 @@ pub(crate) fn write(plan: &WritePlan, preferences: &Preferences) -> Statement {
             sql.push("array[]::text[]");
         }
     }
-    sql.push(" as location, ").body(&plan.output.handler, None).response_settings().push(", ");
+    sql.push(" as location").response_settings().push(", ");
     match &plan.write {
         MutatePlan::Insert(insert) if insert.counts_new_rows() => {
             sql.push("nullif(current_setting('pgrst.inserted', true), '')::bigint");
@@ -57,7 +61,7 @@ pub(crate) fn write(plan: &WritePlan, preferences: &Preferences) -> Statement {
             sql.push("0::bigint");
         }
     }
-    sql.push(" as response_inserted from (");
+    sql.push(" as response_inserted, ").body(&plan.output.handler, None).push(" from (");
     if plan.output.handler == Handler::None {
         // What is selected need not be there when nothing is returned.
         sql.push("select * from pgrst_source");
@@ -86,8 +90,8 @@ pub(crate) fn call(
     }
     let routine = Some(&plan.routine);
     sql.push(" select ").total(preferences, total, routine).push(", ").page_total(routine);
-    sql.push(", ").body(&plan.output.handler, routine).response_settings();
-    sql.push(", null::bigint as response_inserted, array[]::text[] as location from (").read(&plan.tree);
+    sql.push(NO_LOCATION).response_settings().push(NONE_INSERTED);
+    sql.body(&plan.output.handler, routine).push(" from (").read(&plan.tree);
     sql.push(") _postgrest_t");
     sql.finish()
 }
