@@ -100,7 +100,7 @@ fn main() -> ExitCode {
         Chore::Dev { arguments } => run::dev(&arguments),
         Chore::Test { filters } => run::test(&filters),
         Chore::Check { only } => check::run(&only),
-        Chore::Setup => setup::ensure(setup::Purpose::Test),
+        Chore::Setup => run::setup(),
         Chore::Docs => documentation::write(),
         Chore::Bench { area, arguments } => measure::bench(&area, &arguments),
         Chore::Soak { area, arguments } => measure::soak(&area, &arguments),

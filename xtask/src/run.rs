@@ -18,6 +18,12 @@ pub(crate) fn dev(arguments: &[String]) -> Result<(), Error> {
     Err(Error::Start { program: binary.display().to_string(), source })
 }
 
+/// Installs everything that the two commands need.
+pub(crate) fn setup() -> Result<(), Error> {
+    setup::ensure(Purpose::Test)?;
+    setup::clients::install(&Metadata::read()?.target_directory)
+}
+
 /// Runs the test suite; the last lines printed are those of the test runner.
 pub(crate) fn test(filters: &[String]) -> Result<(), Error> {
     setup::ensure(Purpose::Test)?;
@@ -25,6 +31,7 @@ pub(crate) fn test(filters: &[String]) -> Result<(), Error> {
     if needs_binary(filters) {
         // The end-to-end tests start the binary, which their package cannot depend on.
         process::run(process::cargo().args(["build", "--package", "longhouse"]))?;
+        setup::clients::install(&target)?;
     }
     // Examples in the documentation first, so that the runner's summary of all other tests closes the output.
     let examples = if filters.is_empty() {

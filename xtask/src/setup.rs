@@ -5,6 +5,8 @@ use std::process::Command;
 
 use crate::{Error, process};
 
+pub(crate) mod clients;
+
 /// What the set-up is for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Purpose {
@@ -69,6 +71,20 @@ const NEEDS: &[Need] = &[
         source: Source::Packages { debian: "chromium", homebrew: "--cask chromium" },
     },
     Need {
+        name: "npm",
+        why: "installs the JavaScript clients that tests run, and their Node.js",
+        since: Purpose::Test,
+        found: |places| places.has("npm"),
+        source: Source::Packages { debian: "npm", homebrew: "node" },
+    },
+    Need {
+        name: "Python 3 with venv",
+        why: "the Python client that tests run",
+        since: Purpose::Test,
+        found: has_python,
+        source: Source::Packages { debian: "python3-venv", homebrew: "python" },
+    },
+    Need {
         name: "cargo-nextest",
         why: "runs the tests",
         since: Purpose::Test,
@@ -123,6 +139,12 @@ fn has_postgres(places: &Places) -> bool {
         let by_name = folder.parent().and_then(|version| version.file_name()?.to_str()?.parse().ok());
         by_name.or_else(|| postgres_version(folder)).is_some_and(|version: u32| version >= OLDEST_POSTGRES)
     })
+}
+
+/// Debian ships the module `venv` without the part that installs pip into environments.
+fn has_python(places: &Places) -> bool {
+    let able = || process::output(Command::new("python3").args(["-c", "import venv, ensurepip"]));
+    places.has("python3") && able().is_ok_and(|output| output.status.success())
 }
 
 fn postgres_version(folder: &Path) -> Option<u32> {
@@ -290,7 +312,10 @@ mod tests {
     fn advice_is_a_command_to_paste() {
         let all: Vec<&Need> = NEEDS.iter().collect();
         let debian = advice(&all, false);
-        assert!(debian.contains("sudo apt-get install postgresql espeak-ng sox chromium\n"), "{debian}");
+        assert!(
+            debian.contains("sudo apt-get install postgresql espeak-ng sox chromium npm python3-venv\n"),
+            "{debian}"
+        );
         assert!(debian.contains("cargo install --locked cargo-nextest"), "{debian}");
         let mac = advice(&all, true);
         assert!(

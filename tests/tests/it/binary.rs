@@ -18,21 +18,60 @@ fn program() -> PathBuf {
     program
 }
 
+/// Cargo's target folder, in which this test was built.
+pub(crate) fn target() -> PathBuf {
+    std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned()
+}
+
 /// A data folder and the server that runs on it, if one does.
 pub(crate) struct Server {
     data: tempfile::TempDir,
     port: u16,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
 impl Server {
     /// Starts a server on embedded defaults and waits until it answers.
     pub(crate) async fn start() -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut server = Self { data, port, child: None };
+        let mut server = Self::prepare(&[]);
         server.start_again().await;
         server
+    }
+
+    /// Starts a server, with these variables, on a project of one migration.
+    pub(crate) async fn with_migration(sql: &str, environment: &[(&str, &str)]) -> Self {
+        let mut server = Self::prepare(environment);
+        let migrations = server.data.path().join("supabase/migrations");
+        std::fs::create_dir_all(&migrations).unwrap();
+        std::fs::write(migrations.join("20260101000000_project.sql"), sql).unwrap();
+        // Before the server starts, so that its first schema cache knows the tables.
+        let pushed = server.command(&["db", "push", "--data"]).output().unwrap();
+        assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
+        server.start_again().await;
+        server
+    }
+
+    fn prepare(environment: &[(&str, &str)]) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let environment =
+            environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Self { data, port, environment, child: None }
+    }
+
+    /// A command of the binary on this data folder; it knows nothing of the machine but `PATH`.
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command
+            .args(words)
+            .arg(self.folder())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(self.data.path())
+            .stdin(Stdio::null());
+        command
     }
 
     /// Starts a server on the same folder and port as before.
@@ -42,14 +81,8 @@ impl Server {
             .append(true)
             .open(self.data.path().join("server.log"))
             .unwrap();
-        let child = Command::new(program())
-            .args(["serve", "--data"])
-            .arg(self.folder())
-            .args(["--port", &self.port.to_string()])
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap())
-            .current_dir(self.data.path())
-            .stdin(Stdio::null())
+        let child = self
+            .command(&["serve", "--port", &self.port.to_string(), "--data"])
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
@@ -106,6 +139,11 @@ impl Server {
         serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
     }
 
+    /// An address, key or secret that the server tells the other commands.
+    pub(crate) fn fact(&self, name: &str) -> String {
+        self.run_state()[name].as_str().unwrap().to_owned()
+    }
+
     /// A call to the demonstration's number.
     pub(crate) fn call(&self, script: Vec<Step>) -> CallOptions {
         let state = self.run_state();
@@ -121,7 +159,7 @@ impl Server {
 
     /// A connection as the database's owner.
     pub(crate) async fn database(&self) -> Client {
-        let url = self.run_state()["database_url"].as_str().unwrap().to_owned();
+        let url = self.fact("database_url");
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
         tokio::spawn(connection);
         client

@@ -2,4 +2,6 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test, also in the tests' own functions
 
 mod binary;
+mod clients;
+mod rest;
 mod survival;
