@@ -9,7 +9,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 
-use super::pipeline::Guard;
+use super::pipeline::{End, Guard, Pipeline, Step};
 use super::{Database, Error};
 
 /// Why a piece of system work must pass row-level security. Shows up in debug logs.
@@ -25,6 +25,9 @@ impl ServiceReason {
 
 /// Sets what `set local role` and PostgREST's claim settings set; as a statement, so that it can be prepared.
 const ASSUME: &str = "select set_config('role', $1, true), set_config('request.jwt.claims', $2, true)";
+
+/// Sets one setting for the transaction.
+const SET: &str = "select set_config($1, $2, true)";
 
 type Params<'p> = &'p [&'p (dyn ToSql + Sync)];
 
@@ -122,6 +125,30 @@ impl<'a> Acting<'a> {
         let value = result?;
         committed?;
         Ok(value)
+    }
+
+    /// Runs several statements in one transaction of its own and returns the rows of each, in one network round trip
+    /// once they are prepared. `settings` (name, value) hold for this transaction, beside role and claims.
+    ///
+    /// # Errors
+    /// As [`Self::query`]; the first refusal counts.
+    pub async fn pipeline(
+        &self,
+        settings: &[(&str, &str)],
+        steps: &[Step<'_>],
+        end: End<'_>,
+    ) -> Result<Vec<Vec<Row>>, Error> {
+        let identity: [&(dyn ToSql + Sync); 2] = [&self.role, &self.claims];
+        let settings: Vec<[&(dyn ToSql + Sync); 2]> =
+            settings.iter().map(|(name, value)| [name as _, value as _]).collect();
+        let mut all = Vec::with_capacity(1 + settings.len() + steps.len());
+        // Settings first: as the role, custom ones may be set too, but this way none depends on its rights.
+        all.extend(settings.iter().map(|params| Step { sql: SET, params }));
+        all.push(Step { sql: ASSUME, params: &identity });
+        all.extend_from_slice(steps);
+        let pipeline = Pipeline { begin: "begin", steps: &all, prepared: true, end };
+        let mut rows = self.database.pipeline(&pipeline).await?;
+        Ok(rows.split_off(1 + settings.len()))
     }
 
     /// Opens a transaction for several statements. Dropped without [`RoleTransaction::commit`], it rolls back.
