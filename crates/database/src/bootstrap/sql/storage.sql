@@ -56,6 +56,264 @@ as $$
 $$;
 comment on function storage.extension(text) is 'What follows the last dot of an object''s name: c.png gives png.';
 
+create or replace function storage.operation() returns text
+language sql stable
+as $$
+  select current_setting('storage.operation', true)
+$$;
+comment on function storage.operation() is 'Which request runs, for policies: storage.object.upload, storage.object.list, ….';
+
+-- The kind of a bucket; this server makes the first only.
+do $kind$
+begin
+  create type storage.buckettype as enum ('STANDARD', 'ANALYTICS', 'VECTOR');
+exception when duplicate_object then null;
+end
+$kind$;
+alter table storage.buckets add column if not exists type storage.buckettype not null default 'STANDARD';
+
+create index if not exists idx_objects_bucket_id_name on storage.objects (bucket_id, name collate "C");
+create index if not exists idx_objects_bucket_id_name_lower
+  on storage.objects (bucket_id, (lower(name)) collate "C", name collate "C");
+create index if not exists objects_version on storage.objects (version) where version is not null;
+
+create or replace function storage.update_updated_at_column() returns trigger
+language plpgsql
+as $$
+begin
+  new.updated_at := now();
+  return new;
+end
+$$;
+drop trigger if exists update_objects_updated_at on storage.objects;
+create trigger update_objects_updated_at before update on storage.objects
+  for each row execute function storage.update_updated_at_column();
+
+-- Bytes without a row: `pending` while an upload runs, `condemned` once their row is gone. Bytes with a row are not
+-- listed here, so that the table stays as small as the work at hand.
+create table if not exists storage.blobs (
+  version text primary key,
+  state text not null constraint blobs_state check (state in ('pending', 'condemned')),
+  created_at timestamptz not null default now(),
+  -- A running upload moves it forward; a condemned blob keeps the time at which it lost its row.
+  touched_at timestamptz not null default now()
+);
+create index if not exists blobs_due on storage.blobs (state, touched_at);
+comment on table storage.blobs is 'Ledger of bytes that no object refers to: uploads in progress, and what the sweeper will delete.';
+alter table storage.blobs enable row level security;
+revoke all on storage.blobs from public, anon, authenticated;
+grant select, insert, update, delete on storage.blobs to service_role;
+
+-- Runs as its owner: whoever changes an object, by request, SQL or cascade, the ledger follows.
+create or replace function storage.follow_blob() returns trigger
+language plpgsql security definer set search_path = ''
+as $$
+begin
+  if tg_op <> 'INSERT' and old.version is not null then
+    insert into storage.blobs (version, state) values (old.version, 'condemned')
+      on conflict (version) do update set state = 'condemned', touched_at = now();
+  end if;
+  if tg_op <> 'DELETE' and new.version is not null then
+    delete from storage.blobs where version = new.version;
+    if not found and current_setting('longhouse.blob', true) = new.version then
+      raise exception 'the bytes of this upload were given up before it ended'
+        using errcode = 'LH410', hint = 'Upload the file again.';
+    end if;
+  end if;
+  return null;
+end
+$$;
+revoke all on function storage.follow_blob() from public;
+drop trigger if exists follow_blob on storage.objects;
+create trigger follow_blob after insert or delete on storage.objects
+  for each row execute function storage.follow_blob();
+drop trigger if exists follow_blob_update on storage.objects;
+create trigger follow_blob_update after update of version on storage.objects
+  for each row when (old.version is distinct from new.version)
+  execute function storage.follow_blob();
+
+-- One level of a bucket in the order of names: what lies deeper counts once, as its folder (with the delimiter at its
+-- end and without an id). Each step is one look into the index, so a folder of a million objects costs as much as one.
+create or replace function storage.list_objects_with_delimiter(
+  _bucket_id text,
+  prefix_param text,
+  delimiter_param text,
+  max_keys int default 100,
+  start_after text default '',
+  next_token text default '',
+  sort_order text default 'asc'
+) returns table (
+  name text, id uuid, metadata jsonb, updated_at timestamptz, created_at timestamptz, last_accessed_at timestamptz
+)
+language plpgsql stable
+as $$
+#variable_conflict use_column
+declare
+  -- Sorts after every name that begins with what it is appended to.
+  beyond constant text := chr(1114111);
+  beginning constant text := coalesce(prefix_param, '');
+  delimiter constant text := coalesce(delimiter_param, '');
+  descending constant boolean := lower(coalesce(sort_order, 'asc')) = 'desc';
+  after text := coalesce(nullif(next_token, ''), nullif(start_after, ''));
+  low text := beginning;
+  high text := beginning || beyond;
+  place int;
+  found_one record;
+  remaining int := least(coalesce(max_keys, 100), 1501);
+begin
+  if after is not null and not descending and after >= low collate "C" then
+    -- From a folder, its content is behind us.
+    low := after || case when delimiter <> '' and right(after, length(delimiter)) = delimiter
+      and position(delimiter in substr(after, length(beginning) + 1)) > 0 then beyond else chr(1) end;
+  elsif after is not null and descending and after < high collate "C" then
+    high := after;
+  end if;
+  while remaining > 0 loop
+    if descending then
+      select o.name, o.id, o.metadata, o.updated_at, o.created_at, o.last_accessed_at into found_one
+        from storage.objects o
+        where o.bucket_id = _bucket_id and o.name collate "C" >= low and o.name collate "C" < high
+        order by o.name collate "C" desc limit 1;
+    else
+      select o.name, o.id, o.metadata, o.updated_at, o.created_at, o.last_accessed_at into found_one
+        from storage.objects o
+        where o.bucket_id = _bucket_id and o.name collate "C" >= low and o.name collate "C" < high
+        order by o.name collate "C" limit 1;
+    end if;
+    exit when not found;
+    place := case when delimiter = '' then 0
+      else position(delimiter in substr(found_one.name, length(beginning) + 1)) end;
+    if place > 0 then
+      name := left(found_one.name, length(beginning) + place + length(delimiter) - 1);
+      id := null; metadata := null; updated_at := null; created_at := null; last_accessed_at := null;
+      low := case when descending then low else name || beyond end;
+      high := case when descending then name else high end;
+    else
+      name := found_one.name;
+      id := found_one.id;
+      metadata := found_one.metadata;
+      updated_at := found_one.updated_at;
+      created_at := found_one.created_at;
+      last_accessed_at := found_one.last_accessed_at;
+      low := case when descending then low else name || chr(1) end;
+      high := case when descending then name else high end;
+    end if;
+    return next;
+    remaining := remaining - 1;
+  end loop;
+end
+$$;
+
+-- What `list` of the first version shows: names relative to the prefix, in any case, by any of four columns.
+create or replace function storage.search(
+  prefix text,
+  bucketname text,
+  limits int default 100,
+  levels int default 1,
+  offsets int default 0,
+  search text default '',
+  sortcolumn text default 'name',
+  sortorder text default 'asc'
+) returns table (
+  name text, id uuid, updated_at timestamptz, created_at timestamptz, last_accessed_at timestamptz, metadata jsonb
+)
+language plpgsql stable
+as $$
+#variable_conflict use_column
+declare
+  beyond constant text := chr(1114111);
+  folder constant text := coalesce(prefix, '');
+  beginning constant text := folder || coalesce(search, '');
+  start constant text := lower(beginning);
+  descending constant boolean := lower(coalesce(sortorder, 'asc')) = 'desc';
+  low text := start;
+  low_name text := '';
+  high text := start || beyond;
+  high_name text := '';
+  place int;
+  passed int := 0;
+  remaining int := least(coalesce(limits, 100), 1500);
+  found_one record;
+begin
+  if coalesce(sortcolumn, 'name') in ('updated_at', 'created_at', 'last_accessed_at') then
+    return query
+      with matching as (
+        select o.name, o.id, o.updated_at, o.created_at, o.last_accessed_at, o.metadata,
+          position('/' in substr(o.name, length(beginning) + 1)) as place
+        from storage.objects o
+        where o.bucket_id = bucketname
+          and (lower(o.name)) collate "C" >= low and (lower(o.name)) collate "C" < high
+      ), entries as (
+        select substr(left(min(m.name), length(beginning) + min(m.place) - 1), length(folder) + 1) as name,
+          null::uuid as id, null::timestamptz as updated_at, null::timestamptz as created_at,
+          null::timestamptz as last_accessed_at, null::jsonb as metadata, true as is_folder,
+          null::timestamptz as moment
+        from matching m where m.place > 0
+        group by lower(left(m.name, length(beginning) + m.place))
+        union all
+        select substr(m.name, length(folder) + 1), m.id, m.updated_at, m.created_at, m.last_accessed_at, m.metadata,
+          false, case sortcolumn when 'updated_at' then m.updated_at when 'created_at' then m.created_at
+            else m.last_accessed_at end
+        from matching m where m.place = 0
+      )
+      select e.name, e.id, e.updated_at, e.created_at, e.last_accessed_at, e.metadata
+      from entries e
+      order by e.is_folder desc,
+        case when descending then e.moment end desc, case when not descending then e.moment end,
+        case when descending then e.name end collate "C" desc, e.name collate "C"
+      limit remaining offset greatest(coalesce(offsets, 0), 0);
+    return;
+  end if;
+  while remaining > 0 loop
+    if descending then
+      select o.name, o.id, o.updated_at, o.created_at, o.last_accessed_at, o.metadata into found_one
+        from storage.objects o
+        where o.bucket_id = bucketname and (lower(o.name)) collate "C" >= start
+          and ((lower(o.name)) collate "C", o.name collate "C") < (high, high_name)
+        order by (lower(o.name)) collate "C" desc, o.name collate "C" desc limit 1;
+    else
+      select o.name, o.id, o.updated_at, o.created_at, o.last_accessed_at, o.metadata into found_one
+        from storage.objects o
+        where o.bucket_id = bucketname and (lower(o.name)) collate "C" < high
+          and ((lower(o.name)) collate "C", o.name collate "C") > (low, low_name)
+        order by (lower(o.name)) collate "C", o.name collate "C" limit 1;
+    end if;
+    exit when not found;
+    place := position('/' in substr(found_one.name, length(beginning) + 1));
+    if place > 0 then
+      high := lower(left(found_one.name, length(beginning) + place));
+      low := high || beyond;
+      low_name := '';
+      high_name := '';
+    else
+      low := lower(found_one.name);
+      high := low;
+      low_name := found_one.name;
+      high_name := found_one.name;
+    end if;
+    -- Only one end moves: the other keeps the prefix.
+    if descending then low := start; else high := start || beyond; end if;
+    if passed < coalesce(offsets, 0) then
+      passed := passed + 1;
+      continue;
+    end if;
+    if place > 0 then
+      name := substr(left(found_one.name, length(beginning) + place - 1), length(folder) + 1);
+      id := null; updated_at := null; created_at := null; last_accessed_at := null; metadata := null;
+    else
+      name := substr(found_one.name, length(folder) + 1);
+      id := found_one.id;
+      updated_at := found_one.updated_at;
+      created_at := found_one.created_at;
+      last_accessed_at := found_one.last_accessed_at;
+      metadata := found_one.metadata;
+    end if;
+    return next;
+    remaining := remaining - 1;
+  end loop;
+end
+$$;
+
 grant all on storage.buckets, storage.objects to anon, authenticated, service_role, supabase_storage_admin, postgres;
 
 do $storage$

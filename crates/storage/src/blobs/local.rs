@@ -1,0 +1,436 @@
+//! Bytes in a folder: `blobs/<first two hex digits>/<version>`, written in `staging/` and moved when they are whole.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::{BlobError, Blobs, Content, Entry, Tally, Version, Written, gather};
+use crate::failpoints;
+
+/// Bytes handed to the disk at once: large enough that handing over costs nothing beside writing.
+const WRITE: usize = 512 * 1024;
+/// Largest piece read ahead for one download.
+const READ: usize = 256 * 1024;
+/// Smallest piece, where many download at once.
+const READ_LEAST: usize = 32 * 1024;
+/// Bytes that all downloads together read ahead, about.
+const READ_TOTAL: usize = 64 * 1024 * 1024;
+
+/// A folder of blobs.
+#[derive(Debug)]
+pub struct Local {
+    blobs: PathBuf,
+    staging: PathBuf,
+    downloads: Arc<AtomicUsize>,
+}
+
+impl Local {
+    /// Opens the folder, and makes it if it is not there.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`] when it cannot be made or written.
+    pub async fn open(root: &Path) -> Result<Self, BlobError> {
+        let local =
+            Self { blobs: root.join("blobs"), staging: root.join("staging"), downloads: Arc::default() };
+        let (blobs, staging) = (local.blobs.clone(), local.staging.clone());
+        blocking(move || {
+            make_folder(&staging)?;
+            for byte in 0..=u8::MAX {
+                make_folder(&blobs.join(hex::encode([byte])))?;
+            }
+            sync_folder(&blobs)?;
+            sync_folder(blobs.parent().unwrap_or(&blobs))
+        })
+        .await?;
+        Ok(local)
+    }
+
+    fn path(&self, version: Version) -> PathBuf {
+        self.blobs.join(version.path())
+    }
+
+    fn staged(&self, version: Version) -> PathBuf {
+        self.staging.join(version.to_string())
+    }
+
+    async fn store(&self, version: Version, mut content: Content) -> Result<Written, BlobError> {
+        let (staged, path) = (self.staged(version), self.path(version));
+        let mut draft = blocking(move || Draft::create(staged)).await?;
+        // While one batch goes to the disk, the next is received.
+        let mut writing: Option<JoinHandle<io::Result<Draft>>> = None;
+        loop {
+            let (batch, ended) = gather(&mut content, WRITE).await?;
+            if let Some(handle) = writing.take() {
+                draft = joined(handle).await?;
+            }
+            if ended {
+                return Ok(blocking(move || {
+                    draft.write(&batch)?;
+                    draft.publish(&path)
+                })
+                .await?);
+            }
+            let mut current = draft;
+            writing = Some(spawn_blocking(move || {
+                current.write(&batch)?;
+                Ok(current)
+            }));
+            // Moved into the task above; it comes back before it is needed again.
+            draft = Draft::elsewhere();
+        }
+    }
+
+    async fn read(&self, version: Version, range: Range<u64>) -> Result<Content, BlobError> {
+        let path = self.path(version);
+        let share = Share::of(&self.downloads);
+        let piece = share.piece();
+        let first = blocking(move || {
+            let file = File::open(path)?;
+            if file.metadata()?.len() < range.end {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            let file = Arc::new(file);
+            let (chunk, rest) = read_piece(&file, range, piece)?;
+            Ok((file, chunk, rest))
+        })
+        .await;
+        let (file, chunk, rest) = match first {
+            Ok(first) => first,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(BlobError::NotFound),
+            Err(error) => return Err(error.into()),
+        };
+        if chunk.is_empty() {
+            return Ok(stream::empty().boxed());
+        }
+        let reading = Reading { file, share, ahead: Ahead::Ready(chunk), rest };
+        Ok(stream::try_unfold(reading, Reading::next).boxed())
+    }
+}
+
+impl Blobs for Local {
+    fn put<'a>(&'a self, version: Version, content: Content) -> BoxFuture<'a, Result<Written, BlobError>> {
+        self.store(version, content).boxed()
+    }
+
+    fn get<'a>(&'a self, version: Version, range: Range<u64>) -> BoxFuture<'a, Result<Content, BlobError>> {
+        self.read(version, range).boxed()
+    }
+
+    fn head<'a>(&'a self, version: Version) -> BoxFuture<'a, Result<Option<u64>, BlobError>> {
+        let path = self.path(version);
+        async move {
+            match blocking(move || fs::metadata(path)).await {
+                Ok(meta) => Ok(Some(meta.len())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        }
+        .boxed()
+    }
+
+    fn copy<'a>(&'a self, from: Version, to: Version) -> BoxFuture<'a, Result<(), BlobError>> {
+        let (source, staged, path) = (self.path(from), self.staged(to), self.path(to));
+        async move {
+            let copied = blocking(move || {
+                let mut source = File::open(source)?;
+                let mut draft = Draft::create(staged)?;
+                // The system copies within the file system, or shares the blocks where it can.
+                io::copy(&mut source, draft.file_mut())?;
+                draft.publish(&path)
+            })
+            .await;
+            match copied {
+                Ok(_) => Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Err(BlobError::NotFound),
+                Err(error) => Err(error.into()),
+            }
+        }
+        .boxed()
+    }
+
+    fn delete<'a>(&'a self, version: Version) -> BoxFuture<'a, Result<(), BlobError>> {
+        let (staged, path) = (self.staged(version), self.path(version));
+        async move {
+            Ok(blocking(move || {
+                for file in [staged, path] {
+                    match fs::remove_file(file) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
+                }
+                Ok(())
+            })
+            .await?)
+        }
+        .boxed()
+    }
+
+    fn list<'a>(&'a self) -> BoxStream<'a, Result<Entry, BlobError>> {
+        let folders = (0..=u8::MAX).map(|byte| self.blobs.join(hex::encode([byte])));
+        stream::iter(folders.chain([self.staging.clone()]))
+            .then(|folder| async move {
+                let entries = blocking(move || entries(&folder)).await?;
+                Ok::<_, BlobError>(stream::iter(entries.into_iter().map(Ok)))
+            })
+            .try_flatten()
+            .boxed()
+    }
+}
+
+/// A file that is being written; removed again unless it is published.
+struct Draft {
+    open: Option<(File, PathBuf, Tally)>,
+}
+
+impl Draft {
+    fn create(path: PathBuf) -> io::Result<Self> {
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        Ok(Self { open: Some((file, path, Tally::new())) })
+    }
+
+    /// Stands in for one that another task works on.
+    fn elsewhere() -> Self {
+        Self { open: None }
+    }
+
+    fn file_mut(&mut self) -> &mut File {
+        &mut self.open.as_mut().expect("not handed over or published").0
+    }
+
+    fn write(&mut self, batch: &[Bytes]) -> io::Result<()> {
+        let (file, _, tally) = self.open.as_mut().expect("not handed over or published");
+        for chunk in batch {
+            file.write_all(chunk)?;
+            tally.add(chunk);
+        }
+        Ok(())
+    }
+
+    /// Makes the bytes durable, then visible, then their name durable.
+    fn publish(mut self, path: &Path) -> io::Result<Written> {
+        failpoints::reach("upload.staged");
+        let (file, staged, _) = self.open.as_ref().expect("not handed over or published");
+        file.sync_all()?;
+        failpoints::reach("upload.synced");
+        fs::rename(staged, path)?;
+        let (_, _, tally) = self.open.take().expect("just used");
+        failpoints::reach("upload.renamed");
+        sync_folder(path.parent().expect("a blob lies in a folder"))?;
+        Ok(tally.finish())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if let Some((_, path, _)) = self.open.take()
+            && let Err(error) = fs::remove_file(&path)
+        {
+            // The sweeper comes by for it.
+            tracing::warn!(path = %path.display(), %error, "an unfinished upload stays in the staging folder");
+        }
+    }
+}
+
+/// One download among all that run: the more there are, the smaller the pieces.
+struct Share(Arc<AtomicUsize>);
+
+impl Share {
+    fn of(downloads: &Arc<AtomicUsize>) -> Self {
+        downloads.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(downloads))
+    }
+
+    fn piece(&self) -> usize {
+        let running = self.0.load(Ordering::Relaxed).max(1);
+        // One piece is on its way while the next is read.
+        (READ_TOTAL / running / 2).clamp(READ_LEAST, READ)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+enum Ahead {
+    Ready(Bytes),
+    Reading(JoinHandle<io::Result<(Bytes, Range<u64>)>>),
+}
+
+/// A download: one piece goes out while the next is read.
+struct Reading {
+    file: Arc<File>,
+    share: Share,
+    ahead: Ahead,
+    rest: Range<u64>,
+}
+
+impl Reading {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, BlobError> {
+        let chunk = match self.ahead {
+            Ahead::Ready(chunk) => chunk,
+            Ahead::Reading(handle) => {
+                let (chunk, rest) = joined(handle).await?;
+                self.rest = rest;
+                chunk
+            }
+        };
+        if chunk.is_empty() {
+            return Ok(None);
+        }
+        self.ahead = match self.rest.is_empty() {
+            true => Ahead::Ready(Bytes::new()),
+            false => {
+                let (file, rest, piece) = (Arc::clone(&self.file), self.rest.clone(), self.share.piece());
+                Ahead::Reading(spawn_blocking(move || read_piece(&file, rest, piece)))
+            }
+        };
+        Ok(Some((chunk, self)))
+    }
+}
+
+fn read_piece(file: &File, range: Range<u64>, piece: usize) -> io::Result<(Bytes, Range<u64>)> {
+    let left = range.end.saturating_sub(range.start);
+    let mut buffer = vec![0; usize::try_from(left).unwrap_or(usize::MAX).min(piece)];
+    file.read_exact_at(&mut buffer, range.start)?;
+    let rest = range.start + buffer.len() as u64..range.end;
+    Ok((buffer.into(), rest))
+}
+
+fn entries(folder: &Path) -> io::Result<Vec<Entry>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let Some(version) = entry.file_name().to_str().and_then(Version::parse) else { continue };
+        match entry.metadata() {
+            Ok(meta) => found.push(Entry { version, size: meta.len(), modified: meta.modified()?.into() }),
+            // Deleted or published meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    joined(spawn_blocking(work)).await
+}
+
+async fn joined<T>(handle: JoinHandle<io::Result<T>>) -> io::Result<T> {
+    match handle.await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(io::Error::other(error)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(chunks: Vec<Result<Bytes, BlobError>>) -> Content {
+        stream::iter(chunks).boxed()
+    }
+
+    async fn read(local: &Local, version: Version, range: Range<u64>) -> Result<Vec<u8>, BlobError> {
+        let chunks: Vec<Bytes> = local.get(version, range).await?.try_collect().await?;
+        Ok(chunks.concat())
+    }
+
+    fn files(root: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut folders = vec![root.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let entry = entry.unwrap();
+                if entry.file_type().unwrap().is_dir() {
+                    folders.push(entry.path())
+                } else {
+                    found.push(entry.path())
+                }
+            }
+        }
+        found
+    }
+
+    #[tokio::test]
+    async fn what_is_put_is_got_whole_and_in_parts() {
+        let root = tempfile::tempdir().unwrap();
+        let local = Local::open(root.path()).await.unwrap();
+        let bytes: Vec<u8> = (0..3 * 1024 * 1024 + 7_u32).map(|i| (i * 31 % 251) as u8).collect();
+        let chunks = bytes.chunks(100_000).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
+        let version = Version::new();
+        let written = local.put(version, content(chunks)).await.unwrap();
+        assert_eq!(written.size, bytes.len() as u64);
+        let expected = digest::digest(&digest::SHA256, &bytes);
+        assert_eq!(written.sha256, expected.as_ref());
+        assert_eq!(files(root.path()), [root.path().join("blobs").join(version.path())]);
+        assert_eq!(read(&local, version, 0..written.size).await.unwrap(), bytes);
+        assert_eq!(read(&local, version, 5..300_000).await.unwrap(), bytes[5..300_000]);
+        assert_eq!(read(&local, version, 9..9).await.unwrap(), b"");
+        let beyond = read(&local, version, 0..written.size + 1).await;
+        assert!(matches!(beyond, Err(BlobError::NotFound)), "a file that is too short is not served");
+        let other = Version::new();
+        local.copy(version, other).await.unwrap();
+        local.delete(version).await.unwrap();
+        local.delete(version).await.unwrap();
+        assert_eq!(local.head(version).await.unwrap(), None);
+        assert_eq!(read(&local, other, 0..written.size).await.unwrap(), bytes);
+        let listed: Vec<Entry> = local.list().try_collect().await.unwrap();
+        assert_eq!(
+            listed.iter().map(|entry| (entry.version, entry.size)).collect::<Vec<_>>(),
+            [(other, written.size)]
+        );
+        assert_eq!(local.downloads.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_broken_stream_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let local = Local::open(root.path()).await.unwrap();
+        let chunks = vec![Ok(Bytes::from(vec![1; 2 * WRITE])), Err(BlobError::Interrupted)];
+        let result = local.put(Version::new(), content(chunks)).await;
+        assert!(matches!(result, Err(BlobError::Interrupted)));
+        let dropped = local.put(Version::new(), stream::pending().boxed());
+        assert!(dropped.now_or_never().is_none());
+        // The writing task may still hold its file for a moment.
+        tokio::time::timeout(std::time::Duration::from_secs(5), async {
+            while !files(root.path()).is_empty() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("the staged file is removed");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_empty_and_can_be_read() {
+        let root = tempfile::tempdir().unwrap();
+        let local = Local::open(root.path()).await.unwrap();
+        let version = Version::new();
+        assert_eq!(local.put(version, content(Vec::new())).await.unwrap().size, 0);
+        assert_eq!(read(&local, version, 0..0).await.unwrap(), b"");
+        assert!(matches!(read(&local, Version::new(), 0..0).await, Err(BlobError::NotFound)));
+    }
+}

@@ -1,0 +1,30 @@
+//! `/storage/v1`: buckets and objects as rows in Postgres, whose policies decide, and their bytes in a folder or an
+//! S3-compatible store.
+//!
+//! | folder | what lives there |
+//! |---|---|
+//! | [`blobs`] | bytes under random versions; the only part that knows where they are |
+//! | [`buckets`] | `/bucket`: rows, limits |
+//! | [`objects`] | `/object`: upload, download, list, move, copy, delete, signed URLs |
+//! | [`ledger`] | bytes without a row: uploads on their way, the sweeper |
+//!
+//! An upload: permission is tried as the caller and rolled back → the ledger enters a new version as pending → the
+//! stream is stored durably, hashed and counted → one transaction, as the caller, writes the object's row and strikes
+//! out the entry. A row's version never changes its bytes, so replacing and deleting are changes of rows; a trigger
+//! enters what lost its row into the ledger, and the sweeper deletes it later.
+
+pub mod blobs;
+pub mod buckets;
+mod error;
+mod extract;
+pub mod failpoints;
+pub mod ledger;
+pub mod limits;
+pub mod names;
+pub mod objects;
+mod routes;
+pub mod signing;
+mod storage;
+
+pub use error::Error;
+pub use storage::{Authenticate, Caller, Options, Storage};

@@ -1,0 +1,147 @@
+//! Uploading: permission, then bytes, then the row.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use http::HeaderMap;
+use longhouse_database::ServiceReason;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::Metadata;
+use super::incoming::Incoming;
+use crate::buckets::Rules;
+use crate::extract::{self, ObjectPath, SignedPath};
+use crate::names::{BucketId, ObjectName};
+use crate::storage::Caller;
+use crate::{Error, Storage, limits};
+
+const BY_TOKEN: ServiceReason =
+    ServiceReason::because("a signed upload URL was made by somebody who may upload this object");
+
+/// An object that is to be uploaded, before its bytes come.
+#[derive(Debug, Clone)]
+pub struct NewObject {
+    /// Its bucket.
+    pub bucket: BucketId,
+    /// Its name.
+    pub name: ObjectName,
+    /// Whether it may replace another.
+    pub upsert: bool,
+    /// Its type; policies may look at it.
+    pub mimetype: String,
+    /// Its bytes, where they are announced; policies may look at them.
+    pub content_length: Option<u64>,
+    /// The uploader's own description.
+    pub user_metadata: Option<Value>,
+}
+
+impl NewObject {
+    /// What is known of the bytes before they come, for policies.
+    pub(crate) fn announced(&self) -> Value {
+        let mut metadata = json!({ "mimetype": self.mimetype });
+        if let Some(length) = self.content_length {
+            metadata["contentLength"] = length.into();
+        }
+        metadata
+    }
+}
+
+impl Storage {
+    /// Most bytes of an object in a bucket of these rules.
+    pub fn size_limit_of(&self, rules: &Rules, name: &ObjectName) -> u64 {
+        if name.is_folder_placeholder() {
+            return 0;
+        }
+        let own = rules.file_size_limit.and_then(|limit| u64::try_from(limit).ok());
+        own.unwrap_or(u64::MAX).min(self.inner.file_size_limit)
+    }
+
+    /// Whether a bucket of these rules takes a type.
+    ///
+    /// # Errors
+    /// [`Error::InvalidMimeType`].
+    pub fn check_type(&self, rules: &Rules, name: &ObjectName, mimetype: &str) -> Result<(), Error> {
+        if name.is_folder_placeholder() {
+            Ok(())
+        } else {
+            limits::check_type(mimetype, &rules.allowed_mime_types)
+        }
+    }
+
+    async fn upload(
+        &self,
+        caller: &Caller,
+        bucket: BucketId,
+        name: ObjectName,
+        upsert: bool,
+        (headers, body): (&HeaderMap, Body),
+    ) -> Result<Uuid, Error> {
+        let rules = self.rules(&bucket).await?;
+        let limit = self.size_limit_of(&rules, &name);
+        let incoming = Incoming::read(headers, body, limit, self.inner.idle_timeout).await?;
+        self.check_type(&rules, &name, &incoming.mimetype)?;
+        let object = NewObject {
+            bucket,
+            name,
+            upsert,
+            mimetype: incoming.mimetype.clone(),
+            content_length: incoming.announced,
+            user_metadata: incoming.user_metadata.clone(),
+        };
+        self.check_upload(caller, &object).await?;
+        let (cache_control, robots) = (incoming.cache_control.clone(), incoming.robots.clone());
+        let stored = self.receive(incoming.content(limit)).await?;
+        let metadata = Metadata::new(&stored.written, &object.mimetype, &cache_control, robots);
+        self.commit_upload(caller, &object, &metadata, stored).await
+    }
+}
+
+pub(super) fn upsert_wanted(headers: &HeaderMap) -> bool {
+    headers.get("x-upsert").is_some_and(|value| value.as_bytes() == b"true")
+}
+
+pub(super) async fn create(
+    State(storage): State<Storage>,
+    ObjectPath(bucket, name): ObjectPath,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Value>, Error> {
+    let caller = storage.caller(&headers, "storage.object.upload")?;
+    let key = format!("{bucket}/{name}");
+    let upsert = upsert_wanted(&headers);
+    let id = storage.upload(&caller, bucket, name, upsert, (&headers, body)).await?;
+    Ok(Json(json!({ "Id": id, "Key": key })))
+}
+
+pub(super) async fn update(
+    State(storage): State<Storage>,
+    ObjectPath(bucket, name): ObjectPath,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Value>, Error> {
+    let caller = storage.caller(&headers, "storage.object.upload_update")?;
+    let key = format!("{bucket}/{name}");
+    let id = storage.upload(&caller, bucket, name, true, (&headers, body)).await?;
+    Ok(Json(json!({ "Id": id, "Key": key })))
+}
+
+#[derive(Deserialize)]
+struct Token {
+    token: String,
+}
+
+pub(super) async fn signed(
+    State(storage): State<Storage>,
+    SignedPath(bucket, name): SignedPath,
+    request: Request,
+) -> Result<Json<Value>, Error> {
+    let (parts, body) = request.into_parts();
+    let Token { token } = extract::query(&parts)?;
+    let key = format!("{bucket}/{name}");
+    let token = storage.signing().verify_upload(&token, &key)?;
+    let caller = Caller::by_token(BY_TOKEN, token.owner, "storage.object.upload_signed");
+    storage.upload(&caller, bucket, name, token.upsert, (&parts.headers, body)).await?;
+    Ok(Json(json!({ "Key": key })))
+}
