@@ -9,6 +9,7 @@ mod error;
 mod hooks;
 mod mail;
 mod options;
+mod providers;
 mod routes;
 mod signing;
 mod store;
@@ -29,6 +30,7 @@ pub use signing::Signer;
 
 use crate::Verifier;
 use mail::Mailer;
+use providers::Providers;
 
 /// The service. Cheap to clone.
 #[derive(Clone)]
@@ -38,6 +40,7 @@ pub struct AuthService {
     pub(crate) verifier: Verifier,
     pub(crate) signer: Signer,
     pub(crate) mailer: Arc<Mailer>,
+    pub(crate) providers: Arc<Providers>,
     /// `select schema.function($1)` of the access token hook.
     pub(crate) hook_call: Option<Arc<str>>,
 }
@@ -46,8 +49,9 @@ impl AuthService {
     /// A service on that database. `verifier` must accept what `signer` signs.
     pub fn new(options: AuthOptions, database: Database, verifier: Verifier, signer: Signer) -> Self {
         let mailer = Arc::new(Mailer::new(&options));
+        let providers = Arc::new(Providers::new(&options));
         let hook_call = options.access_token_hook.as_deref().map(|function| hook_call(function).into());
-        Self { options: Arc::new(options), database, verifier, signer, mailer, hook_call }
+        Self { options: Arc::new(options), database, verifier, signer, mailer, providers, hook_call }
     }
 
     /// All endpoints, to be nested at `/auth/v1`.
