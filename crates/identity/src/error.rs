@@ -18,16 +18,22 @@ pub enum AuthError {
     #[error("the Authorization header must be `Bearer <token>`")]
     Scheme,
     /// An opaque key that is not this project's.
-    #[error("invalid API key: copy it again from `longhouse status`")]
+    #[error(
+        "invalid API key: copy it again from `longhouse status`, or make one with `longhouse keys create-api-key`"
+    )]
     UnknownKey,
     /// Not three base64 parts with a JSON header.
     #[error("the token is not a JWT: send a project key or the access token of a session")]
     Malformed,
     /// Signed by an algorithm that this project does not use (or `none`).
-    #[error("the token's algorithm is not accepted: this project signs with HS256")]
+    #[error(
+        "the token's algorithm is not accepted: this project signs with HS256, or with ES256 and RS256 keys named by `kid`"
+    )]
     Algorithm,
-    /// Signed with another secret, or altered.
-    #[error("the token's signature is wrong: it was signed with another project's JWT secret")]
+    /// Signed with a key that is not this project's (or was revoked), or altered.
+    #[error(
+        "the token's signature is wrong: it was signed with a key that is not this project's, or was revoked"
+    )]
     Signature,
     /// Past its `exp`.
     #[error("the token has expired: refresh the session")]
@@ -106,4 +112,35 @@ pub enum KeysError {
         "the JWT secret has {0} characters: set SUPABASE_JWT_SECRET to at least 32 random ones, or leave it out"
     )]
     WeakSecret(usize),
+    /// The tables of keys cannot be read or changed.
+    #[error("the project's keys cannot be read from the database: {0}")]
+    Database(#[from] longhouse_database::Error),
+    /// The private part of a signing key was encrypted under another JWT secret, or damaged.
+    #[error(
+        "signing key {0} cannot be decrypted: it was made under another JWT secret; restore that secret, or make a new key with `longhouse keys rotate`"
+    )]
+    Sealed(uuid::Uuid),
+    /// The system gave no randomness, or refuses the algorithm.
+    #[error("a key cannot be made: {0} is not available on this system")]
+    Generate(&'static str),
+    /// There is no such key.
+    #[error("there is no key {0}: `longhouse keys list` shows them all")]
+    NoSuchKey(String),
+    /// A key cannot change like that.
+    #[error("{0}")]
+    Refused(crate::service::Refusal),
+    /// There are as many keys as one process keeps in memory.
+    #[error("there are {0} API keys already: revoke some with `longhouse keys revoke`")]
+    TooMany(usize),
+    /// The name of an API key is empty or too long.
+    #[error("an API key needs a name of 1 to 100 characters that says who uses it")]
+    Name,
+    /// The hosted project's keys cannot be fetched.
+    #[error("the signing keys at {url} cannot be fetched: {reason}; check supabase.url and the network")]
+    Fetch {
+        /// Where.
+        url: url::Url,
+        /// Why not.
+        reason: String,
+    },
 }

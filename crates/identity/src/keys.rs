@@ -13,9 +13,8 @@ use longhouse_config::Config;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
-use crate::KeysError;
+use crate::{KeysError, api_keys};
 
 /// `iss` of the keys that Longhouse makes.
 pub const ISSUER: &str = "longhouse";
@@ -116,8 +115,8 @@ fn generate() -> Kept {
     Kept {
         anon_key: role_key("anon", &jwt_secret),
         service_role_key: role_key("service_role", &jwt_secret),
-        publishable_key: opaque_key("sb_publishable_"),
-        secret_key: opaque_key("sb_secret_"),
+        publishable_key: api_keys::generate("sb_publishable_"),
+        secret_key: api_keys::generate("sb_secret_"),
         // 32 hex digits, as Twilio's are.
         twilio_auth_token: hex::encode(rand::random::<[u8; 16]>()),
         jwt_secret,
@@ -127,13 +126,6 @@ fn generate() -> Kept {
 fn token(bytes: usize) -> String {
     let random: [u8; 64] = rand::random();
     URL_SAFE_NO_PAD.encode(&random[..bytes])
-}
-
-/// `<prefix><22 random characters>_<8 of their hash>`: a mistyped key is told from an unknown one at sight.
-fn opaque_key(prefix: &str) -> String {
-    let random = token(16);
-    let check = URL_SAFE_NO_PAD.encode(Sha256::digest(random.as_bytes()));
-    format!("{prefix}{random}_{}", &check[..8])
 }
 
 fn role_key(role: &str, secret: &str) -> String {

@@ -2,58 +2,81 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
 use constant_time_eq::constant_time_eq;
+use http::HeaderMap;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use longhouse_database::Claims;
+use moka::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
-use crate::{AuthError, ProjectKeys};
+use crate::api_keys::KnownApiKey;
+use crate::{AuthError, KeyRing, ProjectKeys};
 
 /// Longer tokens are refused unread.
 const MAX_TOKEN: usize = 8 * 1024;
 /// Clocks that may differ, in seconds; PostgREST allows the same.
 const LEEWAY: u64 = 30;
+/// Bytes of claims that are remembered.
+const MOST_REMEMBERED: u64 = 32 * 1024 * 1024;
+/// What a remembered token takes besides its claims.
+const OVERHEAD: usize = 160;
 
 /// Decides which claims a key or token stands for. Cheap to clone.
+///
+/// A verified token is remembered (by its SHA-256) until it expires or the keys change, so that its signature is
+/// checked once.
 #[derive(Clone)]
 pub struct Verifier {
+    ring: KeyRing,
     rules: Arc<Rules>,
+    verified: Cache<[u8; 32], Arc<Verified>>,
 }
 
+#[derive(Clone)]
 struct Rules {
-    key: DecodingKey,
-    validation: Validation,
     roles: HashSet<String>,
     /// Keys that are compared, not decoded: opaque ones, and configured ones that another secret signed.
-    fixed: Vec<(SecretString, &'static str)>,
+    fixed: Vec<(SecretString, Claims)>,
+}
+
+struct Verified {
+    claims: Claims,
+    expires: u64,
+    /// Of the ring's snapshot that it was verified with.
+    epoch: u64,
 }
 
 impl Verifier {
     /// A verifier of this project's keys and of tokens that its secret signed.
     pub fn new(keys: &ProjectKeys) -> Self {
-        // The algorithm is ours to choose, never the token's.
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.leeway = LEEWAY;
-        validation.validate_nbf = true;
-        validation.set_required_spec_claims(&["exp"]);
-        // Checked below: an absent audience is fine, as on the project's own keys.
-        validation.validate_aud = false;
-        Self {
-            rules: Arc::new(Rules {
-                key: DecodingKey::from_secret(keys.jwt_secret.expose_secret().as_bytes()),
-                validation,
-                roles: ["anon", "authenticated", "service_role"].map(str::to_owned).into(),
-                fixed: vec![
-                    (keys.publishable_key.clone(), "anon"),
-                    (keys.anon_key.clone(), "anon"),
-                    (keys.secret_key.clone(), "service_role"),
-                    (keys.service_role_key.clone(), "service_role"),
-                ],
-            }),
-        }
+        Self::of(keys, &KeyRing::new(keys))
+    }
+
+    /// A verifier that also knows the ring's signing keys and API keys.
+    pub fn of(keys: &ProjectKeys, ring: &KeyRing) -> Self {
+        let fixed = [
+            (&keys.publishable_key, "anon"),
+            (&keys.anon_key, "anon"),
+            (&keys.secret_key, "service_role"),
+            (&keys.service_role_key, "service_role"),
+        ];
+        let rules = Rules {
+            roles: ["anon", "authenticated", "service_role"].map(str::to_owned).into(),
+            // An empty key would be everybody's.
+            fixed: fixed
+                .into_iter()
+                .filter(|(key, _)| !key.expose_secret().is_empty())
+                .map(|(key, role)| (key.clone(), Claims::new(role, fixed_claims(key.expose_secret()))))
+                .collect(),
+        };
+        Self { ring: ring.clone(), rules: Arc::new(rules), verified: remembering() }
     }
 
     /// Also accepts tokens of these roles, which must exist in the database and be granted to `authenticator`.
@@ -61,7 +84,7 @@ impl Verifier {
     pub fn with_roles(self, roles: impl IntoIterator<Item = String>) -> Self {
         let mut rules = Arc::unwrap_or_clone(self.rules);
         rules.roles.extend(roles);
-        Self { rules: Arc::new(rules) }
+        Self { ring: self.ring, rules: Arc::new(rules), verified: remembering() }
     }
 
     /// The claims that a key or token stands for.
@@ -72,53 +95,121 @@ impl Verifier {
         if token.len() > MAX_TOKEN {
             return Err(AuthError::Malformed);
         }
-        if let Some(role) = self.fixed_role(token) {
-            return Ok(Claims::new(role, fixed_claims(token)));
+        if let Some(claims) = self.fixed(token) {
+            return Ok(claims.clone());
         }
+        let snapshot = self.ring.snapshot();
         if token.starts_with("sb_") {
-            return Err(AuthError::UnknownKey);
+            let kind = KnownApiKey::find(&snapshot.api_keys, token).ok_or(AuthError::UnknownKey)?;
+            return Ok(Claims::new(kind.role(), Map::new()));
         }
+        let hash = hash(token);
+        if let Some(verified) = self.verified.get(&hash) {
+            if verified.epoch == snapshot.epoch && now() <= verified.expires.saturating_add(LEEWAY) {
+                return Ok(verified.claims.clone());
+            }
+            self.verified.invalidate(&hash);
+        }
+        let (claims, expires) = self.decode(token, &snapshot)?;
+        let verified = Verified { claims: claims.clone(), expires, epoch: snapshot.epoch };
+        self.verified.insert(hash, Arc::new(verified));
+        Ok(claims)
+    }
+
+    fn decode(&self, token: &str, snapshot: &crate::key_ring::Snapshot) -> Result<(Claims, u64), AuthError> {
         let header = decode_header(token).map_err(|error| match error.kind() {
             // An `alg` that the library does not know, such as `none`, fails as JSON.
             ErrorKind::Json(_) if has_header(token) => AuthError::Algorithm,
             _ => AuthError::Malformed,
         })?;
-        if header.alg != Algorithm::HS256 {
+        let named = header.kid.as_deref().and_then(|kid| snapshot.key(kid));
+        let key = match (named, header.alg, &header.kid) {
+            (Some(key), _, _) => key,
+            // The secret has no name; another Supabase calls its own by one all the same.
+            (None, Algorithm::HS256, _) => self.ring.secret_verifying().ok_or(AuthError::Signature)?,
+            (None, Algorithm::ES256 | Algorithm::RS256, Some(_)) => return Err(AuthError::Signature),
+            (None, _, _) => return Err(AuthError::Algorithm),
+        };
+        // The algorithm is the key's, never the token's choice.
+        if header.alg != key.algorithm {
             return Err(AuthError::Algorithm);
         }
-        let claims = decode::<Map<String, Value>>(token, &self.rules.key, &self.rules.validation)
+        let claims = decode::<Map<String, Value>>(token, &key.key, &validation(key.algorithm))
             .map_err(|error| refusal(error.kind()))?
             .claims;
         check_audience(&claims)?;
         let role = claims.get("role").and_then(Value::as_str).filter(|role| self.rules.roles.contains(*role));
         let role = role.ok_or(AuthError::Role)?.to_owned();
-        Ok(Claims::new(&role, claims))
+        let expires = claims.get("exp").and_then(Value::as_f64).ok_or(AuthError::NoExpiry)?;
+        // Whole seconds; negative and endless ones end at the bounds of the type.
+        Ok((Claims::new(&role, claims), expires as u64))
+    }
+
+    /// Reads the tables of keys (and fetches a hosted project's) if these headers name a key that is not known yet,
+    /// at most once a second. Without this, a key that was made elsewhere is known within three seconds.
+    pub async fn refresh_for(&self, headers: &HeaderMap) {
+        let lacks = || self.ring.lacks(headers, |key| self.knows_api_key(key));
+        if lacks() {
+            self.ring.look_again(lacks).await;
+        }
+    }
+
+    fn knows_api_key(&self, key: &str) -> bool {
+        self.fixed(key).is_some() || KnownApiKey::find(&self.ring.snapshot().api_keys, key).is_some()
     }
 
     /// Compares with every fixed key, in constant time each, so that timing tells nothing about any of them.
-    fn fixed_role(&self, token: &str) -> Option<&'static str> {
+    fn fixed(&self, token: &str) -> Option<&Claims> {
         let mut found = None;
-        for (key, role) in &self.rules.fixed {
+        for (key, claims) in &self.rules.fixed {
             if constant_time_eq(key.expose_secret().as_bytes(), token.as_bytes()) {
-                found = Some(*role);
+                found = Some(claims);
             }
         }
         found
     }
 }
 
-impl Clone for Rules {
-    fn clone(&self) -> Self {
-        Self {
-            key: self.key.clone(),
-            validation: self.validation.clone(),
-            roles: self.roles.clone(),
-            fixed: self.fixed.clone(),
-        }
-    }
+/// Middleware for whatever verifies: [`Verifier::refresh_for`], then the request goes on.
+///
+/// ```
+/// use axum::{Router, middleware::from_fn_with_state};
+/// use longhouse_identity::{ProjectKeys, Verifier, refresh_keys};
+///
+/// let verifier = Verifier::new(&ProjectKeys::generate());
+/// let router: Router = Router::new().layer(from_fn_with_state(verifier, refresh_keys));
+/// # let _ = router;
+/// ```
+pub async fn refresh_keys(State(verifier): State<Verifier>, request: Request, next: Next) -> Response {
+    verifier.refresh_for(request.headers()).await;
+    next.run(request).await
 }
 
-/// Policies may look at `iss` of the anon key, so a fixed key that is a JWT keeps its claims. The key was
+fn remembering() -> Cache<[u8; 32], Arc<Verified>> {
+    let weigh = |_: &[u8; 32], verified: &Arc<Verified>| (verified.claims.json().len() + OVERHEAD) as u32;
+    Cache::builder().max_capacity(MOST_REMEMBERED).weigher(weigh).build()
+}
+
+fn hash(token: &str) -> [u8; 32] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
+    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
+
+fn validation(algorithm: Algorithm) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.leeway = LEEWAY;
+    validation.validate_nbf = true;
+    validation.set_required_spec_claims(&["exp"]);
+    // Checked apart: an absent audience is fine, as on the project's own keys.
+    validation.validate_aud = false;
+    validation
+}
+
+/// Policies may look at `iss` of the anon key, so a fixed key that is a JWT keeps its claims. The key is
 /// compared as a whole: nothing in it can be forged.
 fn fixed_claims(token: &str) -> Map<String, Value> {
     jsonwebtoken::dangerous::insecure_decode::<Map<String, Value>>(token)

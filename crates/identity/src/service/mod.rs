@@ -12,7 +12,7 @@ mod options;
 mod providers;
 mod routes;
 mod signing;
-mod store;
+pub(crate) mod store;
 mod tokens;
 
 use std::sync::Arc;
@@ -26,7 +26,8 @@ pub use options::{
     AuthOptions, EmailOptions, LimitOptions, MfaOptions, PasswordHash, PasswordOptions, PhoneOptions,
     ProviderOptions, SessionOptions, SmtpOptions, TwilioSms,
 };
-pub use signing::Signer;
+pub(crate) use signing::Stored;
+pub use signing::{KeyStatus, Refusal, Rotated, Signer, SigningAlgorithm, SigningKey};
 
 use crate::Verifier;
 use mail::Mailer;
