@@ -18,6 +18,9 @@ pub(crate) const API_VERSION_HEADER: HeaderName = HeaderName::from_static("x-sup
 /// The newest version of the API.
 pub(crate) const API_VERSION: &str = "2024-01-01";
 const ERROR_CODE_HEADER: HeaderName = HeaderName::from_static("x-sb-error-code");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const RATE_LIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 /// A refusal of `/auth/v1`: a status, one of Supabase Auth's error codes and a sentence for people.
 #[derive(Debug, Clone)]
@@ -26,6 +29,8 @@ pub struct AuthApiError {
     shape: Shape,
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
+    /// How much is allowed, where that is what refused.
+    limit: Option<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -41,7 +46,7 @@ enum Shape {
 impl AuthApiError {
     /// A refusal with its code, e.g. `"invalid_credentials"`.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, shape: Shape::Http(code), message: message.into(), retry_after: None }
+        Self { status, shape: Shape::Http(code), message: message.into(), retry_after: None, limit: None }
     }
 
     /// 400.
@@ -84,6 +89,12 @@ impl AuthApiError {
         Self { retry_after: Some(retry_after), ..error }
     }
 
+    /// Names the allowance that is used up, for the `X-RateLimit-*` headers.
+    #[must_use]
+    pub fn with_limit(self, limit: u32) -> Self {
+        Self { limit: Some(limit), ..self }
+    }
+
     /// 422 `weak_password`; reasons are `length`, `characters` and `pwned`.
     pub fn weak_password(message: impl Into<Cow<'static, str>>, reasons: Vec<&'static str>) -> Self {
         let error = Self::unprocessable("weak_password", message);
@@ -93,7 +104,13 @@ impl AuthApiError {
     /// 400 in the shape of OAuth 2, e.g. `"unsupported_grant_type"`.
     pub fn oauth(error: &'static str, description: impl Into<Cow<'static, str>>) -> Self {
         let message = description.into();
-        Self { status: StatusCode::BAD_REQUEST, shape: Shape::OAuth(error), message, retry_after: None }
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            shape: Shape::OAuth(error),
+            message,
+            retry_after: None,
+            limit: None,
+        }
     }
 
     /// 500; what happened goes to the log, not to the client.
@@ -164,6 +181,11 @@ impl IntoResponse for AuthApiError {
         }
         if let Some(wait) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+            if let Some(limit) = self.limit {
+                headers.insert(RATE_LIMIT, HeaderValue::from(limit));
+                headers.insert(RATE_LIMIT_REMAINING, HeaderValue::from(0));
+                headers.insert(RATE_LIMIT_RESET, HeaderValue::from(wait.as_secs().max(1)));
+            }
         }
         response.extensions_mut().insert(self);
         response

@@ -3,13 +3,18 @@
 //! Requests walk from `routes` (one file per endpoint) through the decisions next to them to `store` (SQL). All of
 //! it runs as `supabase_auth_admin` in one transaction a request. [`AuthApiError`] alone knows the shape of errors.
 
+mod addresses;
 mod body;
 mod caller;
+mod codes;
 mod error;
 mod hooks;
+mod limits;
 mod mail;
 mod options;
+mod passwords;
 mod providers;
+mod redirects;
 mod routes;
 mod signing;
 pub(crate) mod store;
@@ -30,8 +35,11 @@ pub(crate) use signing::Stored;
 pub use signing::{KeyStatus, Refusal, Rotated, Signer, SigningAlgorithm, SigningKey};
 
 use crate::Verifier;
+use limits::Limits;
 use mail::Mailer;
+use passwords::Passwords;
 use providers::Providers;
+use redirects::RedirectRules;
 
 /// The service. Cheap to clone.
 #[derive(Clone)]
@@ -42,6 +50,9 @@ pub struct AuthService {
     pub(crate) signer: Signer,
     pub(crate) mailer: Arc<Mailer>,
     pub(crate) providers: Arc<Providers>,
+    pub(crate) passwords: Passwords,
+    pub(crate) redirects: Arc<RedirectRules>,
+    pub(crate) limits: Arc<Limits>,
     /// `select schema.function($1)` of the access token hook.
     pub(crate) hook_call: Option<Arc<str>>,
 }
@@ -52,7 +63,18 @@ impl AuthService {
         let mailer = Arc::new(Mailer::new(&options));
         let providers = Arc::new(Providers::new(&options));
         let hook_call = options.access_token_hook.as_deref().map(|function| hook_call(function).into());
-        Self { options: Arc::new(options), database, verifier, signer, mailer, providers, hook_call }
+        Self {
+            passwords: Passwords::new(&options.password),
+            redirects: Arc::new(RedirectRules::new(&options.site_url, &options.redirect_allow_list)),
+            limits: Arc::new(Limits::new(&options.limits)),
+            options: Arc::new(options),
+            database,
+            verifier,
+            signer,
+            mailer,
+            providers,
+            hook_call,
+        }
     }
 
     /// All endpoints, to be nested at `/auth/v1`.

@@ -100,6 +100,8 @@ pub struct PasswordOptions {
     pub hash: PasswordHash,
     /// Whether changing it needs a recent sign-in or a nonce sent by mail.
     pub require_reauthentication: bool,
+    /// Whether changing it needs the current one, except after a recovery.
+    pub require_current_password: bool,
 }
 
 /// How new passwords are hashed. Both kinds are always verified.
@@ -254,6 +256,7 @@ impl AuthOptions {
                 required_characters: Vec::new(),
                 hash: PasswordHash::Bcrypt(10),
                 require_reauthentication: false,
+                require_current_password: false,
             },
             sessions: SessionOptions {
                 timebox: None,
