@@ -5,11 +5,13 @@
 //! adapters that it tests, so that a mistake in an adapter cannot cancel itself out here.
 //!
 //! * [`openai`]: an `OpenAI` Realtime (GA) server over WebSocket.
+//! * [`oidc`]: an OpenID Connect provider with real keys, which can also be Azure, Apple, GitHub or Discord.
 //! * [`twilio`]: a caller: signed webhook, media stream, marks, and the far end's recording.
 //! * [`speech`]: speech at 8 kHz that carries its own words, their decoder, and voice activity detection.
 //! * [`g711`]: mu-law and a-law.
 
 pub mod g711;
+pub mod oidc;
 pub mod openai;
 pub mod speech;
 pub mod twilio;
