@@ -270,7 +270,9 @@ impl Launcher {
             }
             if let Ok(Some(status)) = child.try_wait() {
                 let output = self.output(&mark);
-                let known = ClusterError::recognise(&output, &self.folder.home, port);
+                // The log's writer may come after the exit it tells of, so the port is asked as well.
+                let known = ClusterError::recognise(&output, &self.folder.home, port)
+                    .or_else(|| super::port::in_use(port));
                 return Err(known.unwrap_or_else(|| self.failure(&mark, &format!("it ended with {status}"))));
             }
             if started.elapsed() >= START_LIMIT {

@@ -46,6 +46,12 @@ fn bind(port: u16) -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, port))?.local_addr()?.port())
 }
 
+/// The error of a port that somebody listens on.
+pub(super) fn in_use(port: u16) -> Option<ClusterError> {
+    let busy = bind(port).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
+    busy.then(|| ClusterError::PortInUse { port, process: listener(port) })
+}
+
 /// The program that listens on a local port, as `name (process 123)`; known on Linux for processes we may inspect.
 pub(super) fn listener(port: u16) -> Option<String> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
@@ -103,7 +109,9 @@ mod tests {
         }
         assert_ne!(Port::Preferred(busy).choose(None, &[]).unwrap(), busy);
         assert_ne!(Port::Preferred(0).choose(Some(busy), &[]).unwrap(), busy);
+        assert!(matches!(in_use(busy), Some(ClusterError::PortInUse { port, .. }) if port == busy));
         drop(held);
+        assert!(in_use(busy).is_none());
         assert_eq!(Port::Exactly(busy).choose(None, &[]).unwrap(), busy);
         assert_eq!(Port::Preferred(0).choose(Some(busy), &[]).unwrap(), busy);
         assert_ne!(Port::Preferred(busy).choose(None, &[busy]).unwrap(), busy);
