@@ -132,6 +132,103 @@ create trigger follow_blob_update after update of version on storage.objects
   for each row when (old.version is distinct from new.version)
   execute function storage.follow_blob();
 
+-- Uploads in pieces, on their way: by TUS and by S3. Each piece is a blob of its own, which the ledger follows as it
+-- follows objects; when all are there they become one blob with a row in storage.objects, and go.
+create table if not exists storage.resumable_uploads (
+  id uuid primary key,
+  bucket_id text not null references storage.buckets (id) on delete cascade,
+  name text not null,
+  upsert boolean not null,
+  owner_id text,
+  mimetype text not null,
+  cache_control text not null,
+  user_metadata jsonb,
+  -- Upload-Metadata as it came, to be told again.
+  upload_metadata text,
+  -- Unset while the client does not know it.
+  length bigint constraint resumable_uploads_length check (length >= 0),
+  received bigint not null default 0
+    constraint resumable_uploads_received check (received >= 0 and (length is null or received <= length)),
+  -- Counts writers: only the newest may add, so that a new connection takes over from one that hangs.
+  writer bigint not null default 0,
+  -- While somebody joins the pieces, until when the others believe it.
+  joining_until timestamptz,
+  -- The blob that the pieces became, written down before it gets its row.
+  joined_version text,
+  completed_at timestamptz,
+  created_at timestamptz not null default now(),
+  expires_at timestamptz not null default now() + interval '24 hours'
+);
+create index if not exists resumable_uploads_due on storage.resumable_uploads (expires_at);
+create index if not exists resumable_uploads_bucket on storage.resumable_uploads (bucket_id);
+comment on table storage.resumable_uploads is 'Uploads by TUS that are on their way, or ended less than a day ago.';
+
+create table if not exists storage.resumable_upload_parts (
+  upload_id uuid not null references storage.resumable_uploads (id) on delete cascade,
+  start bigint not null,
+  size bigint not null,
+  version text not null,
+  primary key (upload_id, start)
+);
+comment on table storage.resumable_upload_parts is 'Pieces of an upload by TUS; version names the blob.';
+
+create table if not exists storage.s3_multipart_uploads (
+  id text primary key,
+  in_progress_size bigint not null default 0,
+  upload_signature text not null,
+  bucket_id text not null references storage.buckets (id) on delete cascade,
+  key text not null collate "C",
+  version text not null,
+  owner_id text,
+  created_at timestamptz not null default now(),
+  user_metadata jsonb,
+  metadata jsonb
+);
+create index if not exists idx_multipart_uploads_list on storage.s3_multipart_uploads (bucket_id, key, created_at);
+comment on table storage.s3_multipart_uploads is 'Multipart uploads by S3 that are on their way.';
+
+create table if not exists storage.s3_multipart_uploads_parts (
+  id uuid primary key default gen_random_uuid(),
+  upload_id text not null references storage.s3_multipart_uploads (id) on delete cascade,
+  size bigint not null default 0,
+  part_number int not null,
+  bucket_id text not null references storage.buckets (id) on delete cascade,
+  key text not null collate "C",
+  etag text not null,
+  owner_id text,
+  version text not null,
+  created_at timestamptz not null default now()
+);
+create unique index if not exists s3_multipart_uploads_parts_number
+  on storage.s3_multipart_uploads_parts (upload_id, part_number);
+create index if not exists s3_multipart_uploads_parts_bucket on storage.s3_multipart_uploads_parts (bucket_id);
+comment on table storage.s3_multipart_uploads_parts is 'Parts of multipart uploads by S3; version names the blob.';
+
+do $pieces$
+declare
+  pieces text;
+begin
+  foreach pieces in array array['resumable_upload_parts', 's3_multipart_uploads_parts'] loop
+    execute format('drop trigger if exists follow_blob on storage.%I', pieces);
+    execute format('create trigger follow_blob after insert or delete on storage.%I
+      for each row execute function storage.follow_blob()', pieces);
+    execute format('drop trigger if exists follow_blob_update on storage.%I', pieces);
+    execute format('create trigger follow_blob_update after update of version on storage.%I
+      for each row when (old.version is distinct from new.version)
+      execute function storage.follow_blob()', pieces);
+  end loop;
+end
+$pieces$;
+
+alter table storage.resumable_uploads enable row level security;
+alter table storage.resumable_upload_parts enable row level security;
+alter table storage.s3_multipart_uploads enable row level security;
+alter table storage.s3_multipart_uploads_parts enable row level security;
+revoke all on storage.resumable_uploads, storage.resumable_upload_parts, storage.s3_multipart_uploads,
+  storage.s3_multipart_uploads_parts from public, anon, authenticated;
+grant select, insert, update, delete on storage.resumable_uploads, storage.resumable_upload_parts,
+  storage.s3_multipart_uploads, storage.s3_multipart_uploads_parts to service_role;
+
 -- One level of a bucket in the order of names: what lies deeper counts once, as its folder (with the delimiter at its
 -- end and without an id). Each step is one look into the index, so a folder of a million objects costs as much as one.
 create or replace function storage.list_objects_with_delimiter(
