@@ -7,7 +7,7 @@ use longhouse_config::Config;
 use longhouse_database::Database;
 use longhouse_identity::{AuthError, Verifier, verify_headers};
 use longhouse_rest::api::{Authenticate, Identity, RestApi};
-use longhouse_rest::config::RestConfig;
+use longhouse_rest::config_file::Settings;
 use longhouse_rest::error::JwtError;
 use longhouse_rest::openapi::Place;
 use longhouse_rest::reload::{ReloadOptions, Reloader, Source};
@@ -15,6 +15,14 @@ use miette::{IntoDiagnostic, WrapErr};
 use url::Url;
 
 use crate::platform::Platform;
+
+/// As a Supabase project has it; its migrations may say otherwise (`alter role authenticator set pgrst.…`).
+const OPTIONS: &str = r#"
+db-schemas = "public,graphql_public"
+db-extra-search-path = "public,extensions"
+db-anon-role = "anon"
+db-max-rows = 1000
+"#;
 
 /// Where it is served.
 pub(crate) const PATH: &str = "/rest/v1";
@@ -33,7 +41,7 @@ impl RestV1 {
             database: platform.requests.clone(),
             channel: Some("pgrst".into()),
             signals: false,
-            source: Source::Fixed(Arc::new(options())),
+            source: Source::Project(Settings::parse(OPTIONS).into_diagnostic()?),
         })
         .await
         .into_diagnostic()
@@ -46,17 +54,6 @@ impl RestV1 {
         RestApi::new(self.database.clone(), self.reloader.cache(), self.reloader.current(), by_key(verifier))
             .with_place(self.place.clone())
             .router()
-    }
-}
-
-/// As a Supabase project has it.
-fn options() -> RestConfig {
-    RestConfig {
-        schemas: vec!["public".into(), "graphql_public".into()],
-        extra_search_path: vec!["public".into(), "extensions".into()],
-        anon_role: Some("anon".into()),
-        max_rows: Some(1_000),
-        ..RestConfig::default()
     }
 }
 

@@ -25,6 +25,10 @@ pub const WATCH_DDL: &str = include_str!("watch_ddl.sql");
 /// First and longest pause between attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(32));
 
+/// Options that a project's own server decides: who signs in, and who may connect from where.
+const BEYOND_THE_API: &[&str] =
+    &["jwt", "db_anon_role", "db_pre_config", "openapi_server_proxy_uri", "server_cors", "server_trace"];
+
 /// What requests are answered by.
 #[derive(Debug, Clone)]
 pub struct Current {
@@ -39,6 +43,9 @@ pub struct Current {
 pub enum Source {
     /// It does not change.
     Fixed(Arc<RestConfig>),
+    /// These, and above them what the database says: `alter role authenticator set pgrst.…`, as projects do. Options
+    /// that concern tokens or the listener are not taken from there.
+    Project(Settings),
     /// File (read again at each reload), environment and database.
     Standalone {
         /// The file, if there is one.
@@ -203,6 +210,7 @@ fn cached_parts_differ(old: &RestConfig, new: &RestConfig) -> bool {
 async fn load_config(options: &ReloadOptions) -> Result<Current, ReloadError> {
     let (file, environment) = match &options.source {
         Source::Fixed(config) => return Ok(Current { config: config.clone(), verifier: None }),
+        Source::Project(settings) => return project_config(&options.database, settings).await,
         Source::Standalone { file, environment } => (file, environment),
     };
     let (mut standalone, settings): (Standalone, Settings) =
@@ -222,6 +230,34 @@ async fn load_config(options: &ReloadOptions) -> Result<Current, ReloadError> {
     }
     let verifier = Arc::new(standalone.jwt.verifier()?);
     Ok(Current { config: Arc::new(standalone.rest), verifier: Some(verifier) })
+}
+
+/// The project's options; a mistake in the database's must not keep the server from starting.
+async fn project_config(database: &DatabaseOptions, settings: &Settings) -> Result<Current, ReloadError> {
+    let client = connect_client(database).await?;
+    let configured = match database_settings(&client, None).await {
+        Ok(found) => {
+            let ours =
+                |(name, _): &(String, String)| !BEYOND_THE_API.iter().any(|part| name.starts_with(part));
+            RestConfig::from_settings(&settings.clone().with_database(found.into_iter().filter(ours)))
+                .inspect_err(
+                    |error| tracing::error!(%error, "options in the database are wrong; going on without"),
+                )
+                .ok()
+        }
+        Err(error) => {
+            tracing::error!(
+                error = describe(&error),
+                "options in the database cannot be read; going on without"
+            );
+            None
+        }
+    };
+    let config = match configured {
+        Some(config) => config,
+        None => RestConfig::from_settings(settings)?,
+    };
+    Ok(Current { config: Arc::new(config), verifier: None })
 }
 
 async fn load_schema(options: &ReloadOptions, config: &RestConfig) -> Result<Arc<SchemaCache>, ReloadError> {

@@ -35,6 +35,27 @@ async fn a_page_with_supabase_js_reads_writes_and_is_refused() {
     assert_eq!(stored, [note("draft", "A secret draft"), note("loom", "The loom"), note("mill", "The mill")]);
 }
 
+/// As the migrations of Supabase projects do it, since nothing else reaches every environment.
+const OPTIONS: &str = "
+    alter role authenticator set pgrst.db_schemas to 'public, private';
+    alter role authenticator set pgrst.db_aggregates_enabled to 'true';
+    notify pgrst, 'reload config';
+    create schema private;
+    grant usage on schema private to anon;
+    create table private.ledger (amount integer);
+    grant select on private.ledger to anon;
+    insert into private.ledger values (40), (2);";
+
+#[tokio::test]
+async fn a_migration_sets_options_of_the_api() {
+    let server = Server::with_migration(OPTIONS, &[]).await;
+    let sum = reqwest::Client::new()
+        .get(format!("{}/rest/v1/ledger?select=amount.sum()", server.fact("api_url")))
+        .header("apikey", server.fact("anon_key"))
+        .header("Accept-Profile", "private");
+    assert_eq!(sum.send().await.unwrap().text().await.unwrap(), r#"[{"sum":42}]"#);
+}
+
 #[tokio::test]
 async fn only_trusted_origins_may_read() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
