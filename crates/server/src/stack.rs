@@ -30,6 +30,7 @@ pub struct Stack {
     settings: longhouse_config::Server,
     unlimited: HashSet<&'static str>,
     quiet: HashSet<&'static str>,
+    streaming: Vec<&'static str>,
 }
 
 struct Shared {
@@ -37,15 +38,29 @@ struct Shared {
     rate: Option<RateLimit>,
     unlimited: HashSet<&'static str>,
     quiet: HashSet<&'static str>,
+    streaming: Vec<&'static str>,
     body_limit: usize,
     request_timeout: Duration,
     https: bool,
 }
 
+impl Shared {
+    fn streams(&self, path: &str) -> bool {
+        self.streaming
+            .iter()
+            .any(|prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/')))
+    }
+}
+
 impl Stack {
     /// The layers as the configuration wants them.
     pub fn new(settings: &longhouse_config::Server) -> Self {
-        Self { settings: settings.clone(), unlimited: HashSet::new(), quiet: HashSet::new() }
+        Self {
+            settings: settings.clone(),
+            unlimited: HashSet::new(),
+            quiet: HashSet::new(),
+            streaming: Vec::new(),
+        }
     }
 
     /// Marks a route (its template, e.g. `/twilio/voice`) as a webhook: no per-client rate limit, because a
@@ -64,6 +79,14 @@ impl Stack {
         self
     }
 
+    /// Marks everything below a path (e.g. `/storage/v1`) as streaming: its routes take and give files, and bound
+    /// bodies and waiting themselves, in their own protocol's words.
+    #[must_use]
+    pub fn streaming(mut self, prefix: &'static str) -> Self {
+        self.streaming.push(prefix);
+        self
+    }
+
     /// Wraps every route of the router, and answers unknown paths and methods in JSON. Call it last: routes
     /// added afterwards are not covered.
     pub fn apply<S: Clone + Send + Sync + 'static>(self, router: Router<S>) -> Router<S> {
@@ -73,6 +96,7 @@ impl Stack {
             rate: RateLimit::new(settings.rate_limit_per_second, settings.rate_limit_burst),
             unlimited: self.unlimited,
             quiet: self.quiet,
+            streaming: self.streaming,
             body_limit: settings.body_limit,
             request_timeout: settings.request_timeout,
             https: settings.public_url.as_ref().is_some_and(|url| url.scheme() == "https"),
@@ -136,6 +160,9 @@ async fn bounds(State(shared): State<Arc<Shared>>, request: Request, next: Next)
         {
             return ApiError::rate_limited(seconds).into_response();
         }
+    }
+    if shared.streams(request.uri().path()) {
+        return next.run(request).await;
     }
     let (request, stalled) = match body::limit(request, shared.body_limit) {
         Ok(limited) => limited,

@@ -25,6 +25,9 @@ fn routes() -> Router {
             }),
         )
         .route("/slow", get(|| tokio::time::sleep(Duration::from_secs(60))))
+        .route("/files/take", post(|body: String| async move { body.len().to_string() }))
+        .route("/files/wait", get(|| tokio::time::sleep(Duration::from_millis(500))))
+        .route("/filesystem", post(|body: String| async move { body }))
         .route("/webhook", post(|| async { "thanks" }))
         .route(
             "/me",
@@ -86,6 +89,19 @@ async fn bodies_over_the_limit_are_refused_announced_or_not() {
     let answer = crate::lifecycle::raw(server.address, &chunked, Duration::from_secs(2)).await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     assert!(answer.contains("body_too_large"), "{answer}");
+}
+
+#[tokio::test]
+async fn streaming_routes_bound_themselves() {
+    let server = server().await;
+    let send = async |path: &str| {
+        let request = client().post(server.url(path)).body("x".repeat(1001));
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    assert_eq!(send("/files/take").await, (200, "1001".to_owned()));
+    assert_eq!(send("/filesystem").await.0, 413, "a path that only begins alike");
+    assert_eq!(client().get(server.url("/files/wait")).send().await.unwrap().status(), 200);
 }
 
 #[tokio::test]

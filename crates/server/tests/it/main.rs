@@ -28,7 +28,8 @@ impl TestServer {
     async fn start_with(settings: Server, router: Router, tune: impl FnOnce(Listener) -> Listener) -> Self {
         let listener = tune(Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap());
         let address = listener.local_addr();
-        let router = Stack::new(&settings).webhook("/webhook").probe("/probe").apply(router);
+        let router =
+            Stack::new(&settings).webhook("/webhook").probe("/probe").streaming("/files").apply(router);
         let drain = Drain::new();
         let task = tokio::spawn(serve(listener, router, drain.clone()));
         Self { address, drain, task }
