@@ -347,6 +347,8 @@ async fn joined<T>(handle: JoinHandle<io::Result<T>>) -> io::Result<T> {
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::digest;
+
     use super::*;
 
     fn content(chunks: Vec<Result<Bytes, BlobError>>) -> Content {
@@ -365,9 +367,9 @@ mod tests {
             for entry in fs::read_dir(folder).unwrap() {
                 let entry = entry.unwrap();
                 if entry.file_type().unwrap().is_dir() {
-                    folders.push(entry.path())
+                    folders.push(entry.path());
                 } else {
-                    found.push(entry.path())
+                    found.push(entry.path());
                 }
             }
         }

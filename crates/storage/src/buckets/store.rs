@@ -45,8 +45,8 @@ const UPDATE: &str = "
     returning 1";
 const DELETE: &str = "delete from storage.buckets where id = $1 returning 1";
 const EMPTY: &str = "
-    with some as (select id from storage.objects where bucket_id = $1 limit $2)
-    delete from storage.objects o using some where o.id = some.id returning 1";
+    with batch as (select id from storage.objects where bucket_id = $1 limit $2)
+    delete from storage.objects o using batch where o.id = batch.id returning 1";
 
 /// A bucket that is to be made.
 pub(crate) struct NewBucket {

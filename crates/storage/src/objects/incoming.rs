@@ -285,6 +285,7 @@ fn checked_robots(text: &str) -> Result<String, Error> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::TryStreamExt;
     use rstest::rstest;
 
     use super::*;

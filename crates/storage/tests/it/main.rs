@@ -1,0 +1,12 @@
+//! Storage over real sockets, a real Postgres and a real disk.
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test, also in the tests' own functions
+
+mod buckets;
+mod downloads;
+mod harness;
+mod ledger;
+mod listing;
+mod refusals;
+mod relocating;
+mod signing;
+mod uploads;
