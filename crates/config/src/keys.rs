@@ -285,6 +285,12 @@ pub(crate) static KEYS: &[Key] = &[
         "Whether a new password needs a sign-in within the last day, or a code sent by mail."
     ),
     key!(
+        auth.password_current_required,
+        Flag,
+        ["GOTRUE_SECURITY_UPDATE_PASSWORD_REQUIRE_CURRENT_PASSWORD"],
+        "Whether a new password needs the current one."
+    ),
+    key!(
         auth.session_timebox,
         Optional<Time<MINUTE, { 365 * DAY }>>,
         ["GOTRUE_SESSIONS_TIMEBOX"],

@@ -162,6 +162,8 @@ pub struct Auth {
     pub password_hash: PasswordHashing,
     /// Whether a new password needs a recent sign-in or a code.
     pub password_reauthentication: bool,
+    /// Whether a new password needs the current one.
+    pub password_current_required: bool,
     /// Longest life of a session.
     pub session_timebox: Option<Duration>,
     /// Longest time a session goes without a refresh.
@@ -436,6 +438,7 @@ impl Default for Auth {
             password_required_characters: Vec::new(),
             password_hash: PasswordHashing::Bcrypt,
             password_reauthentication: false,
+            password_current_required: false,
             session_timebox: None,
             session_inactivity: None,
             single_session: false,

@@ -69,6 +69,7 @@ fn options(config: &Config, address: SocketAddr) -> AuthOptions {
                 PasswordHashing::Argon2id => PasswordHash::Argon2id,
             },
             require_reauthentication: auth.password_reauthentication,
+            require_current_password: auth.password_current_required,
         },
         sessions: SessionOptions {
             timebox: auth.session_timebox,

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use longhouse_config::Config;
 use longhouse_identity::service::AuthService;
-use longhouse_identity::{Verifier, verify_headers};
+use longhouse_identity::{Verifier, refresh_keys, verify_headers};
 use longhouse_operations::health::{Health, PROBES};
 use longhouse_operations::metrics::Metrics;
 use longhouse_server::{ApiError, Stack};
@@ -44,6 +44,7 @@ pub(crate) fn router(
     if let Some(auth) = auth {
         router = router.nest(auth_v1::PATH, auth.router());
     }
+    let router = router.layer(from_fn_with_state(verifier.clone(), refresh_keys));
     let mut stack = Stack::new(&config.server);
     for probe in PROBES {
         stack = stack.probe(probe);

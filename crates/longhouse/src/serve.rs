@@ -13,7 +13,7 @@ use longhouse_config::Config;
 use longhouse_database::cluster::Cluster;
 use longhouse_emulators::openai;
 use longhouse_identity::service::Signer;
-use longhouse_identity::{ProjectKeys, Verifier};
+use longhouse_identity::{External, KeyRing, ProjectKeys, Verifier};
 use longhouse_operations::logs;
 use longhouse_operations::metrics::Metrics;
 use longhouse_server::{Drain, Listener};
@@ -85,6 +85,7 @@ struct Running {
     drain: Drain,
     serving: JoinHandle<()>,
     upkeep: JoinHandle<()>,
+    following: JoinHandle<()>,
     rest: RestV1,
 }
 
@@ -110,9 +111,10 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
     if let Some(version) = &platform.migration_version {
         health.set_migration_version(version.clone());
     }
-    let verifier = Verifier::new(&keys);
+    let (ring, following) = follow_keys(config, &keys, &platform).await?;
+    let verifier = Verifier::of(&keys, &ring);
     let address = reachable(listener.local_addr());
-    let auth = auth_v1::start(config, &platform, address, verifier.clone(), Signer::new(&keys));
+    let auth = auth_v1::start(config, &platform, address, verifier.clone(), Signer::of(&ring));
     let router =
         composition::router(config, &applications, &rest, auth.as_ref(), &health, &metrics, &verifier);
     let state = run_state(config, &keys, &platform, emulated, listener.local_addr());
@@ -127,7 +129,7 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
         tracing::warn!("OPENAI_API_KEY is not set: no model answers calls, callers hear an apology");
     }
     tracing::info!(address = state.api_url, emulated = ?state.emulated, "ready in {milliseconds} ms");
-    Ok(Running { cluster: platform.cluster, openai, drain, serving, upkeep, rest })
+    Ok(Running { cluster: platform.cluster, openai, drain, serving, upkeep, following, rest })
 }
 
 impl Running {
@@ -146,6 +148,7 @@ impl Running {
             tracing::error!(%error, "the listener failed");
         }
         self.upkeep.abort();
+        self.following.abort();
         drop(self.rest);
         if let Some(openai) = self.openai {
             openai.stop().await;
@@ -155,6 +158,29 @@ impl Running {
             None => Ok(()),
         }
     }
+}
+
+/// The keys of tokens: in our own database, or as a hosted project publishes them.
+async fn follow_keys(
+    config: &Config,
+    keys: &ProjectKeys,
+    platform: &Platform,
+) -> miette::Result<(KeyRing, JoinHandle<()>)> {
+    let ring = KeyRing::new(keys);
+    let ring = match &config.supabase.url {
+        Some(project) => ring.with_external(External::of_project(project).into_diagnostic()?),
+        None => ring.with_database(platform.database.clone()),
+    };
+    match ring.refresh().await {
+        Ok(()) => {}
+        // The project may be away for a moment; its keys are fetched when the first token names one.
+        Err(error) if config.supabase.url.is_some() => {
+            tracing::warn!(%error, "no keys of the hosted project yet")
+        }
+        Err(error) => return Err(error).into_diagnostic(),
+    }
+    let following = ring.follow();
+    Ok((ring, following))
 }
 
 /// Runs the emulator on a port of its own and points the configuration at it.
