@@ -2,13 +2,13 @@
 
 use chrono::Utc;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha224};
 use uuid::Uuid;
 
 use super::Profile;
 use super::linking::{Decision, Known, decide, trusted};
 use crate::service::AuthService;
 use crate::service::caller::Caller;
+use crate::service::codes::{new_code, token_hash};
 use crate::service::error::AuthApiError;
 use crate::service::mail::{MailKind, Message};
 use crate::service::store::{
@@ -75,7 +75,8 @@ pub(crate) async fn arrive(
             (user, identity.identity_id)
         }
         Decision::Ambiguous => {
-            let message = "Multiple accounts with the same email address in the same linking domain detected: default";
+            let message =
+                "Multiple accounts with the same email address in the same linking domain detected: default";
             return Err(AuthApiError::new(
                 http::StatusCode::INTERNAL_SERVER_ERROR,
                 "unexpected_failure",
@@ -102,7 +103,9 @@ pub(crate) async fn arrive(
         format!("Unverified email with {provider}. Verify the email with {provider} in order to sign in")
     } else {
         service.mail_confirmation(tx, &user).await?;
-        format!("Unverified email with {provider}. A confirmation email has been sent to your {provider} email")
+        format!(
+            "Unverified email with {provider}. A confirmation email has been sent to your {provider} email"
+        )
     };
     Ok(Arrival::Refused(AuthApiError::unprocessable("provider_email_needs_verification", message)))
 }
@@ -119,9 +122,9 @@ pub(crate) async fn link(
     provider: &str,
     profile: &Profile,
 ) -> Result<Arrival, AuthApiError> {
-    let user = User::lock(tx, target).await?.ok_or_else(|| {
-        AuthApiError::unprocessable("user_not_found", "Linking target user not found")
-    })?;
+    let user = User::lock(tx, target)
+        .await?
+        .ok_or_else(|| AuthApiError::unprocessable("user_not_found", "Linking target user not found"))?;
     if let Some(identity) = Identity::find(tx, provider, &profile.subject).await? {
         let message = if identity.user_id == user.id {
             "Identity is already linked"
@@ -157,9 +160,36 @@ pub(crate) async fn link(
     Ok(Arrival::Account(Box::new(user)))
 }
 
+/// Gives an identity to the account that was invited by a mail with that token, which is used up.
+///
+/// # Errors
+/// `invite_not_found`, `validation_failed` when the provider knows the person by other addresses.
+pub(crate) async fn accept_invite(
+    tx: &Tx,
+    caller: &Caller,
+    token: &str,
+    provider: &str,
+    profile: &Profile,
+) -> Result<Arrival, AuthApiError> {
+    let missing = || AuthApiError::not_found("invite_not_found", "Invite not found");
+    let invite = OneTimeToken::find(tx, token, &[TokenKind::Confirmation]).await?.ok_or_else(missing)?;
+    let user = User::lock(tx, invite.user_id).await?.ok_or_else(missing)?;
+    if user.invited_at.is_none() || !OneTimeToken::clear(tx, user.id, TokenKind::Confirmation).await? {
+        return Err(missing());
+    }
+    if !profile.emails.iter().any(|email| email.address == user.email) {
+        return Err(AuthApiError::invalid("Invited email does not match emails from external provider"));
+    }
+    let identity = insert_identity(tx, &user, provider, profile).await?;
+    audit(tx, caller, &user, Action::InviteAccepted, json!({ "provider": provider })).await?;
+    let user = drop_unconfirmed(tx, &user, identity.identity_id, &profile.data).await?;
+    Ok(Arrival::Account(Box::new(confirm(tx, &user).await?)))
+}
+
 /// Waits for other requests that are about the same person, so that two first sign-ins at once make one account.
 async fn one_at_a_time(tx: &Tx, provider: &str, profile: &Profile) -> Result<(), AuthApiError> {
-    let mut names: Vec<_> = profile.emails.iter().map(|email| format!("auth email {}", email.address)).collect();
+    let mut names: Vec<_> =
+        profile.emails.iter().map(|email| format!("auth email {}", email.address)).collect();
     names.push(format!("auth identity {provider} {}", profile.subject));
     // In one order everywhere: nobody waits in a circle.
     names.sort_unstable();
@@ -277,9 +307,8 @@ async fn confirm(tx: &Tx, user: &User) -> Result<User, AuthApiError> {
 impl AuthService {
     /// Mails a link that confirms the account's address.
     async fn mail_confirmation(&self, tx: &Tx, user: &User) -> Result<(), AuthApiError> {
-        let digits = u32::try_from(self.options.email.otp_length).unwrap_or(6).clamp(6, 10);
-        let code = format!("{:0width$}", rand::random_range(0..10_u64.pow(digits)), width = digits as usize);
-        let hash = hex::encode(Sha224::new().chain_update(&user.email).chain_update(&code).finalize());
+        let code = new_code(self.options.email.otp_length);
+        let hash = token_hash(&user.email, &code);
         OneTimeToken::put(tx, user.id, TokenKind::Confirmation, &hash, &user.email).await?;
         let message = Message {
             kind: MailKind::Confirmation,

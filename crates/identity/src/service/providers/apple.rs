@@ -22,7 +22,11 @@ struct Key {
 
 /// The client secret for a request at `now` (seconds since 1970): as configured where that is a finished token, else
 /// signed with the configured key.
-pub(super) fn client_secret(client_id: &str, secret: &SecretString, now: i64) -> Result<SecretString, String> {
+pub(super) fn client_secret(
+    client_id: &str,
+    secret: &SecretString,
+    now: i64,
+) -> Result<SecretString, String> {
     let configured = secret.expose_secret().trim();
     if !configured.starts_with('{') {
         return Ok(secret.clone());

@@ -56,11 +56,17 @@ impl Documents {
     pub(crate) async fn discover(&self, issuer: &Url) -> Result<Arc<Discovery>, FetchError> {
         let fetch = async {
             let mut url = issuer.clone();
-            url.set_path(&format!("{}/.well-known/openid-configuration", issuer.path().trim_end_matches('/')));
+            url.set_path(&format!(
+                "{}/.well-known/openid-configuration",
+                issuer.path().trim_end_matches('/')
+            ));
             let document: Discovery = self.outbound.get_json(&url, None).await?;
             Ok(Arc::new(document))
         };
-        self.discoveries.try_get_with_by_ref(issuer, fetch).await.map_err(|error: Arc<FetchError>| (*error).clone())
+        self.discoveries
+            .try_get_with_by_ref(issuer, fetch)
+            .await
+            .map_err(|error: Arc<FetchError>| (*error).clone())
     }
 
     /// The keys there.

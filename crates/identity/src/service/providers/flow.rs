@@ -10,9 +10,9 @@ use oauth2::basic::{
     BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse, BasicTokenType,
 };
 use oauth2::{
-    AuthType, AuthUrl, AuthorizationCode, Client, ClientId, ClientSecret, CsrfToken, EndpointNotSet, EndpointSet,
-    ExtraTokenFields, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RequestTokenError, Scope,
-    StandardRevocableToken, StandardTokenResponse, TokenResponse as _, TokenUrl,
+    AuthType, AuthUrl, AuthorizationCode, Client, ClientId, ClientSecret, CsrfToken, EndpointNotSet,
+    EndpointSet, ExtraTokenFields, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RequestTokenError,
+    Scope, StandardRevocableToken, StandardTokenResponse, TokenResponse as _, TokenUrl,
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -128,7 +128,8 @@ impl Providers {
             authorization = authorization.add_extra_param("response_mode", "form_post");
         } else {
             let verifier = PkceCodeVerifier::new(request.verifier.to_owned());
-            authorization = authorization.set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier));
+            authorization =
+                authorization.set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier));
         }
         if provider.has_id_tokens() {
             authorization = authorization.add_extra_param("nonce", nonce(request.verifier));
@@ -147,7 +148,8 @@ impl Providers {
         verifier: &str,
     ) -> Result<Exchanged, ProviderError> {
         let endpoints = self.endpoints(provider).await?;
-        let client = self.client(provider, &endpoints)?.set_token_uri(TokenUrl::from_url(endpoints.token.clone()));
+        let client =
+            self.client(provider, &endpoints)?.set_token_uri(TokenUrl::from_url(endpoints.token.clone()));
         let mut exchange = client.exchange_code(AuthorizationCode::new(code.to_owned()));
         if provider.kind != Kind::Apple {
             exchange = exchange.set_pkce_verifier(PkceCodeVerifier::new(verifier.to_owned()));
@@ -193,7 +195,8 @@ impl Providers {
         if !constant_time_eq(text(&claims, "nonce").as_bytes(), nonce(verifier).as_bytes()) {
             return Err(ProviderError::Answer("belongs to another sign-in (wrong nonce): start again"));
         }
-        let (Kind::Oidc, true, Some(userinfo)) = (provider.kind, profile.emails.is_empty(), &endpoints.userinfo)
+        let (Kind::Oidc, true, Some(userinfo)) =
+            (provider.kind, profile.emails.is_empty(), &endpoints.userinfo)
         else {
             return Ok(profile);
         };
@@ -233,7 +236,8 @@ impl Providers {
                 let discovery = self.discover(provider).await?;
                 let methods = discovery.token_endpoint_auth_methods_supported.as_deref();
                 // Discovery §3: without a list it is client_secret_basic.
-                let post = methods.is_some_and(|methods| methods.iter().any(|method| method == "client_secret_post"));
+                let post = methods
+                    .is_some_and(|methods| methods.iter().any(|method| method == "client_secret_post"));
                 Ok(Endpoints {
                     authorize: discovery.authorization_endpoint.clone(),
                     token: discovery.token_endpoint.clone(),
@@ -248,7 +252,11 @@ impl Providers {
         }
     }
 
-    fn client(&self, provider: &Provider, endpoints: &Endpoints) -> Result<OAuth<EndpointNotSet>, ProviderError> {
+    fn client(
+        &self,
+        provider: &Provider,
+        endpoints: &Endpoints,
+    ) -> Result<OAuth<EndpointNotSet>, ProviderError> {
         let callback = provider.options.redirect_uri.as_ref().unwrap_or(&self.callback);
         let mut client = Client::new(ClientId::new(provider.client_id().to_owned()))
             .set_auth_uri(AuthUrl::from_url(endpoints.authorize.clone()))
@@ -331,7 +339,8 @@ mod tests {
         assert!(verifier.len() >= 43);
         assert_ne!(nonce(&verifier), verifier);
         assert_ne!(nonce(&verifier), nonce(&new_verifier()));
-        let challenge = PkceCodeChallenge::from_code_verifier_sha256(&PkceCodeVerifier::new(verifier.clone()));
+        let challenge =
+            PkceCodeChallenge::from_code_verifier_sha256(&PkceCodeVerifier::new(verifier.clone()));
         assert_ne!(nonce(&verifier), challenge.as_str());
     }
 }

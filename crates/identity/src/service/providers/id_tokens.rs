@@ -45,7 +45,7 @@ pub(crate) enum IdTokenError {
 /// What an ID token must say.
 pub(crate) struct Expected<'a> {
     /// Whose tokens are accepted.
-    pub(crate) issuer: &'a dyn Fn(&Map<String, Value>) -> bool,
+    pub(crate) issuer: &'a (dyn Fn(&Map<String, Value>) -> bool + Sync),
     /// Client ids of ours.
     pub(crate) audiences: &'a [String],
     /// Seconds since 1970.
@@ -66,9 +66,10 @@ pub(crate) fn verify(
         // A public key must never serve as a shared secret.
         return Err(IdTokenError::Algorithm);
     }
-    let candidates = keys.keys.iter().filter(|key| {
-        fits(key, header.alg) && (header.kid.is_none() || key.common.key_id == header.kid)
-    });
+    let candidates = keys
+        .keys
+        .iter()
+        .filter(|key| fits(key, header.alg) && (header.kid.is_none() || key.common.key_id == header.kid));
     let mut validation = Validation::new(header.alg);
     // Checked below, against the given time and with our own errors.
     validation.validate_exp = false;
@@ -124,7 +125,8 @@ fn check(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<(), IdT
     };
     let ours = |id: &str| !id.is_empty() && expected.audiences.iter().any(|audience| audience == id);
     // A token for several applications must say that it was asked for by ours.
-    if !audiences.iter().any(|audience| ours(audience)) || (audiences.len() > 1 && !ours(text(claims, "azp"))) {
+    if !audiences.iter().any(|audience| ours(audience)) || (audiences.len() > 1 && !ours(text(claims, "azp")))
+    {
         return Err(IdTokenError::Audience(audiences.into_iter().map(str::to_owned).collect()));
     }
     let time = |name: &str| match claims.get(name) {

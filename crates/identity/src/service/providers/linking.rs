@@ -44,8 +44,11 @@ pub(super) fn decide(known: &Known, any_trusted: bool) -> Decision {
         return Decision::Create { with_email: !known.address_taken };
     }
     // Single sign-on of organisations is a world of its own, one per issuer.
-    let mut linked =
-        known.similar_identities.iter().filter(|(provider, _)| !provider.starts_with("sso:")).map(|(_, user)| *user);
+    let mut linked = known
+        .similar_identities
+        .iter()
+        .filter(|(provider, _)| !provider.starts_with("sso:"))
+        .map(|(_, user)| *user);
     match linked.next() {
         Some(first) if linked.all(|user| user == first) => Decision::Link(first),
         Some(_) => Decision::Ambiguous,
@@ -103,7 +106,8 @@ mod tests {
 
     #[test]
     fn unverified_addresses_are_trusted_only_where_none_are_verified() {
-        let email = |address: &str, verified| ProviderEmail { address: address.into(), verified, primary: false };
+        let email =
+            |address: &str, verified| ProviderEmail { address: address.into(), verified, primary: false };
         let emails = [email("a@x.y", true), email("b@x.y", false)];
         assert_eq!(trusted(&emails, false), ["a@x.y"]);
         assert_eq!(trusted(&emails, true), ["a@x.y", "b@x.y"]);

@@ -25,7 +25,7 @@ use discovery::{Discovery, Documents};
 use fetch::{FetchError, Outbound};
 use id_tokens::{Expected, IdTokenError, text};
 
-pub(crate) use account::{Arrival, arrive, link};
+pub(crate) use account::{Arrival, accept_invite, arrive, link, with_providers};
 pub(crate) use flow::{Exchanged, Request, new_verifier};
 pub(crate) use profile::Profile;
 
@@ -90,7 +90,10 @@ impl Provider {
         let base = options.url.clone().or_else(|| base.parse().ok());
         let usable = options.client_ids.iter().any(|id| !id.is_empty());
         let Some(base) = base.filter(|_| usable) else {
-            tracing::error!(provider = name, "this provider needs client_ids, and a url unless its name is known");
+            tracing::error!(
+                provider = name,
+                "this provider needs client_ids, and a url unless its name is known"
+            );
             return None;
         };
         Some(Self { name: name.to_owned(), kind, base, options: options.clone() })
@@ -142,11 +145,14 @@ impl Provider {
             // Shared tenants publish a pattern: each token names its own tenant.
             Kind::Azure => {
                 let tenant = text(claims, "tid");
-                let plain = !tenant.is_empty() && tenant.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+                let plain =
+                    !tenant.is_empty() && tenant.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
                 issuer == discovery.issuer
                     || (plain && issuer == discovery.issuer.replace("{tenantid}", tenant))
             }
-            Kind::Google => issuer == discovery.issuer || (issuer == "accounts.google.com" && self.options.url.is_none()),
+            Kind::Google => {
+                issuer == discovery.issuer || (issuer == "accounts.google.com" && self.options.url.is_none())
+            }
             Kind::Apple => issuer == discovery.issuer || (self.options.url.is_none() && issuer == APPLE_ALSO),
             _ => issuer == discovery.issuer,
         }
@@ -160,7 +166,8 @@ impl Provider {
             Kind::Apple => same(&self.base) || (self.options.url.is_none() && issuer == APPLE_ALSO),
             Kind::Azure => {
                 let microsoft = "https://login.microsoftonline.com/";
-                same(&self.issuer_url()) || (self.base.as_str().starts_with(microsoft) && issuer.starts_with(microsoft))
+                same(&self.issuer_url())
+                    || (self.base.as_str().starts_with(microsoft) && issuer.starts_with(microsoft))
             }
             Kind::Google | Kind::Oidc => same(&self.base),
         }
@@ -198,7 +205,9 @@ impl Providers {
         let by_name = options
             .providers
             .iter()
-            .filter_map(|(name, provider)| Some((name.to_lowercase(), Provider::new(&name.to_lowercase(), provider)?)))
+            .filter_map(|(name, provider)| {
+                Some((name.to_lowercase(), Provider::new(&name.to_lowercase(), provider)?))
+            })
             .collect();
         let callback = below(&options.external_url, "callback");
         Self { documents: Documents::new(Arc::clone(&outbound)), outbound, by_name, callback }
@@ -231,8 +240,11 @@ impl Providers {
         }
         let discovery = self.discover(provider).await?;
         let issued = |claims: &Map<String, Value>| provider.issued(&discovery, claims);
-        let expected =
-            Expected { issuer: &issued, audiences: &provider.options.client_ids, now: Utc::now().timestamp() };
+        let expected = Expected {
+            issuer: &issued,
+            audiences: &provider.options.client_ids,
+            now: Utc::now().timestamp(),
+        };
         let keys = self.documents.keys(&discovery.jwks_uri).await?;
         let mut verified = id_tokens::verify(id_token, &keys.set, &expected);
         if verified == Err(IdTokenError::UnknownKey)

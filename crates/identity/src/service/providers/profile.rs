@@ -174,8 +174,22 @@ pub(super) fn of_apple(claims: &Map<String, Value>) -> Profile {
 
 /// Claims of Azure's that say nothing about the person, or are stored under their own names.
 const NOT_CUSTOM: &[&str] = &[
-    "aud", "iss", "iat", "nbf", "exp", "c_hash", "at_hash", "aio", "nonce", "rh", "uti", "jti", "ver", "sub",
-    "name", "preferred_username",
+    "aud",
+    "iss",
+    "iat",
+    "nbf",
+    "exp",
+    "c_hash",
+    "at_hash",
+    "aio",
+    "nonce",
+    "rh",
+    "uti",
+    "jti",
+    "ver",
+    "sub",
+    "name",
+    "preferred_username",
 ];
 
 /// From an ID token of Azure. Without the optional claim `xms_edov` an address counts as verified, because Azure
@@ -357,7 +371,9 @@ mod tests {
 
     #[test]
     fn github_prefers_the_primary_address() {
-        let user = serde_json::from_value(json!({"id": 42, "login": "ada", "name": null, "avatar_url": "https://a"}));
+        let user = serde_json::from_value(
+            json!({"id": 42, "login": "ada", "name": null, "avatar_url": "https://a"}),
+        );
         let emails = serde_json::from_value(json!([
             {"email": "old@example.com", "primary": false, "verified": true},
             {"email": "Ada@example.com", "primary": true, "verified": false}
@@ -379,7 +395,8 @@ mod tests {
     fn discord_avatars(#[case] change: Value, #[case] expected: &str) {
         let mut user = object(json!({"id": "80351110224678912", "username": "nelly"}));
         user.extend(object(change));
-        let profile = of_discord("https://discord.com/api", serde_json::from_value(Value::Object(user)).unwrap());
+        let profile =
+            of_discord("https://discord.com/api", serde_json::from_value(Value::Object(user)).unwrap());
         assert_eq!(profile.data["avatar_url"], expected);
         assert!(profile.emails.is_empty());
     }
