@@ -3,6 +3,7 @@
 //! Requests walk from `routes` (one file per endpoint) through the decisions next to them to `store` (SQL). All of
 //! it runs as `supabase_auth_admin` in one transaction a request. [`AuthApiError`] alone knows the shape of errors.
 
+mod accounts;
 mod addresses;
 mod body;
 mod caller;
@@ -11,12 +12,15 @@ mod error;
 mod hooks;
 mod limits;
 mod mail;
+mod mfa;
 mod options;
 mod passwords;
 mod providers;
 mod redirects;
 mod routes;
+mod sending;
 mod signing;
+mod sms;
 pub(crate) mod store;
 mod tokens;
 
@@ -40,6 +44,7 @@ use mail::Mailer;
 use passwords::Passwords;
 use providers::Providers;
 use redirects::RedirectRules;
+use sms::SmsSender;
 
 /// The service. Cheap to clone.
 #[derive(Clone)]
@@ -53,6 +58,7 @@ pub struct AuthService {
     pub(crate) passwords: Passwords,
     pub(crate) redirects: Arc<RedirectRules>,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) sms: Option<Arc<SmsSender>>,
     /// `select schema.function($1)` of the access token hook.
     pub(crate) hook_call: Option<Arc<str>>,
 }
@@ -67,6 +73,7 @@ impl AuthService {
             passwords: Passwords::new(&options.password),
             redirects: Arc::new(RedirectRules::new(&options.site_url, &options.redirect_allow_list)),
             limits: Arc::new(Limits::new(&options.limits)),
+            sms: options.sms.as_ref().map(|sms| Arc::new(SmsSender::new(sms))),
             options: Arc::new(options),
             database,
             verifier,
