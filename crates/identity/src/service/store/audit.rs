@@ -90,6 +90,28 @@ pub(crate) async fn audit(
     if let Some(full_name) = actor.user_metadata.get("full_name").and_then(Value::as_str) {
         payload["actor_name"] = json!(full_name);
     }
+    insert(tx, caller, payload, traits).await
+}
+
+/// Records what one of the project's own servers did, with the service key.
+pub(crate) async fn audit_service(
+    tx: &Tx,
+    caller: &Caller,
+    action: Action,
+    traits: Value,
+) -> Result<(), Error> {
+    let (name, kind) = action.name_and_type();
+    let payload = json!({
+        "actor_id": uuid::Uuid::nil(),
+        "actor_via_sso": false,
+        "actor_username": "service_role",
+        "action": name,
+        "log_type": kind,
+    });
+    insert(tx, caller, payload, traits).await
+}
+
+async fn insert(tx: &Tx, caller: &Caller, mut payload: Value, traits: Value) -> Result<(), Error> {
     if !traits.is_null() {
         payload["traits"] = traits;
     }

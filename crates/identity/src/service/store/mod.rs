@@ -1,20 +1,25 @@
 //! The tables of schema `auth`. Everything here runs in a transaction as `supabase_auth_admin`.
 
 mod audit;
+mod challenges;
 mod factors;
 mod flow_states;
 mod identities;
 mod oauth_client_states;
 mod one_time_tokens;
+mod passkeys;
+pub(crate) mod recovery_codes;
 mod sessions;
 mod users;
 
-pub(crate) use audit::{Action, audit};
-pub(crate) use factors::{Factor, FactorStatus, FactorType};
+pub(crate) use audit::{Action, audit, audit_service};
+pub(crate) use challenges::Challenge;
+pub(crate) use factors::{Factor, FactorStatus, FactorType, NewFactor, StoredFactor};
 pub(crate) use flow_states::FlowState;
 pub(crate) use identities::{Identity, NewIdentity};
 pub(crate) use oauth_client_states::OAuthClientState;
 pub(crate) use one_time_tokens::{OneTimeToken, TokenKind};
+pub(crate) use passkeys::{Ceremony, CeremonyKind, NewPasskey, Passkey};
 pub(crate) use sessions::{Aal, Amr, RefreshToken, Session};
 pub(crate) use users::{NewUser, User, UserChange};
 

@@ -149,6 +149,23 @@ impl Session {
         tx.execute(sql, &[&user, &except]).await
     }
 
+    /// Ends the sessions of an account whose holders have not proved a second factor.
+    pub(crate) async fn delete_below_aal2(tx: &Tx, user: Uuid) -> Result<u64, Error> {
+        let sql = "delete from auth.sessions where user_id = $1 and coalesce(aal, 'aal1') < 'aal2'";
+        tx.execute(sql, &[&user]).await
+    }
+
+    /// Lowers sessions that were raised by a factor that is gone; without any verified factor left, all of them.
+    pub(crate) async fn downgrade(tx: &Tx, user: Uuid, factor: Uuid, method: &str) -> Result<(), Error> {
+        let forget = "delete from auth.mfa_amr_claims c using auth.sessions s
+            where s.id = c.session_id and s.user_id = $1 and s.factor_id = $2 and c.authentication_method = $3";
+        tx.execute(forget, &[&user, &factor, &method]).await?;
+        let lower = "update auth.sessions set aal = 'aal1', factor_id = null, updated_at = now()
+            where user_id = $1 and (factor_id = $2 or (aal > 'aal1' and not exists
+              (select from auth.mfa_factors f where f.user_id = $1 and f.status = 'verified')))";
+        tx.execute(lower, &[&user, &factor]).await.map(drop)
+    }
+
     fn read(row: &Row) -> Self {
         let amr = row.get::<_, Option<serde_json::Value>>("amr");
         Self {
