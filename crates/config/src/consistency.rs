@@ -93,6 +93,28 @@ pub(crate) fn check(config: &Config, origins: &Origins, refused: &[&str]) -> Vec
             "Give the managed cluster another port, or leave it unset.".into(),
         );
     }
+    let storage = &config.storage;
+    if storage.s3_bucket.is_some()
+        && storage.s3_access_key_id.is_some() != storage.s3_secret_access_key.is_some()
+        && !refused.iter().any(|key| key.starts_with("storage.s3_"))
+    {
+        let (missing, variable) = match storage.s3_access_key_id {
+            Some(_) => ("storage.s3_secret_access_key", "AWS_SECRET_ACCESS_KEY"),
+            None => ("storage.s3_access_key_id", "AWS_ACCESS_KEY_ID"),
+        };
+        at(
+            missing,
+            "is missing, though the other half of the store's credentials is set".into(),
+            format!("Set {variable}, or neither of both to use the role of the machine."),
+        );
+    }
+    if storage.s3_bucket.is_none() && *origins.get("storage.s3_prefix") != Origin::Default {
+        at(
+            "storage.s3_prefix",
+            "is set without `storage.s3_bucket`".into(),
+            "Name the bucket too, or remove it: files are kept in a folder otherwise.".into(),
+        );
+    }
     if config.twilio.auth_token_previous.is_some()
         && config.twilio.auth_token.is_none()
         && !refused.contains(&"twilio.auth_token")

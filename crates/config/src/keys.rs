@@ -49,6 +49,7 @@ pub(crate) const SECTIONS: &[(&str, &str)] = &[
     ("auth", "Accounts, sessions and second factors: the service at `/auth/v1`."),
     ("mail", "How the auth service sends mail."),
     ("providers", "Sites that people may sign in with."),
+    ("storage", "Files: the service at `/storage/v1`, and where it keeps bytes."),
     ("openai", "Speech-to-speech and transcription."),
     ("twilio", "Phone calls."),
     ("receptionist", "The phone receptionist."),
@@ -513,6 +514,69 @@ pub(crate) static KEYS: &[Key] = &[
         [],
         "Issuer; its endpoints are found by discovery.",
         unset: "not offered"
+    ),
+    key!(storage.enabled, Flag, [], "Whether it is served. A hosted project has its own."),
+    key!(
+        storage.folder,
+        Optional<Path>,
+        [],
+        "Folder of the bytes; several servers of one project must share it. Not used with a bucket.",
+        unset: "`storage` in the data folder"
+    ),
+    key!(
+        storage.file_size_limit,
+        Size<KIB, { 5 * 1024 * GIB }>,
+        [],
+        "Largest file of any bucket; buckets may want less."
+    ),
+    key!(storage.idle_timeout, Time<SECOND, HOUR>, [], "Longest wait for the next piece of an upload."),
+    key!(
+        storage.grace,
+        Time<0, { 24 * HOUR }>,
+        [],
+        "How long bytes stay after their object is gone, for downloads in progress."
+    ),
+    key!(
+        storage.s3_bucket,
+        Optional<Name>,
+        [],
+        "Bucket of an S3-compatible store that holds the bytes instead of the folder.",
+        unset: "the folder holds them"
+    ),
+    key!(
+        storage.s3_endpoint,
+        Optional<WebOrigin>,
+        ["AWS_ENDPOINT_URL_S3"],
+        "Address of that store.",
+        unset: "AWS"
+    ),
+    key!(storage.s3_region, Name, ["AWS_REGION"], "Region of that store."),
+    key!(
+        storage.s3_prefix,
+        Optional<Name>,
+        [],
+        "Folder within the bucket, where others use it too.",
+        unset: "none"
+    ),
+    key!(
+        storage.s3_access_key_id,
+        Optional<ApiKey>,
+        ["AWS_ACCESS_KEY_ID"],
+        "Access key of that store.",
+        unset: "the role of the machine"
+    ),
+    key!(
+        storage.s3_secret_access_key,
+        Optional<ApiKey>,
+        ["AWS_SECRET_ACCESS_KEY"],
+        "Its secret.",
+        unset: "the role of the machine"
+    ),
+    key!(
+        storage.s3_path_style,
+        Flag,
+        [],
+        "Whether the bucket stands in the path (`https://host/bucket/…`), as stores other than AWS want it."
     ),
     key!(
         openai.api_key,

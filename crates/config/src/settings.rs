@@ -26,6 +26,8 @@ pub struct Config {
     pub mail: Mail,
     /// `[providers]`
     pub providers: Providers,
+    /// `[storage]`: buckets and objects.
+    pub storage: Storage,
     /// `[openai]`
     pub openai: OpenAi,
     /// `[twilio]`
@@ -285,6 +287,35 @@ pub struct Providers {
     pub oidc_url: Option<Url>,
 }
 
+/// `[storage]`: the service at `/storage/v1`, and where it keeps bytes.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    /// Whether it is served. Default true. A hosted project has its own.
+    pub enabled: bool,
+    /// Folder of the bytes. Unset: `storage` in the data folder. Not used with a bucket.
+    pub folder: Option<PathBuf>,
+    /// Largest file of any bucket, in bytes. Default 5 GiB.
+    pub file_size_limit: usize,
+    /// Longest wait for the next piece of an upload. Default 60 s.
+    pub idle_timeout: Duration,
+    /// How long bytes stay after their object is gone, for downloads in progress. Default 10 min.
+    pub grace: Duration,
+    /// Bucket of an S3-compatible store that holds the bytes instead of the folder.
+    pub s3_bucket: Option<String>,
+    /// Address of that store. Unset: AWS. Environment: `AWS_ENDPOINT_URL_S3`.
+    pub s3_endpoint: Option<Url>,
+    /// Its region. Default `us-east-1`. Environment: `AWS_REGION`.
+    pub s3_region: String,
+    /// Folder within the bucket. Default none.
+    pub s3_prefix: Option<String>,
+    /// Access key; unset: from the machine's role. Environment: `AWS_ACCESS_KEY_ID`.
+    pub s3_access_key_id: Option<SecretString>,
+    /// Its secret. Environment: `AWS_SECRET_ACCESS_KEY`.
+    pub s3_secret_access_key: Option<SecretString>,
+    /// `https://host/bucket/…` instead of `https://bucket.host/…`. Default true, as stores other than AWS want it.
+    pub s3_path_style: bool,
+}
+
 /// `[openai]`
 #[derive(Debug, Clone)]
 pub struct OpenAi {
@@ -363,6 +394,7 @@ impl Default for Config {
             auth: Auth::default(),
             mail: Mail::default(),
             providers: Providers { oidc_name: "oidc".into(), ..Providers::default() },
+            storage: Storage::default(),
             openai: OpenAi::default(),
             twilio: Twilio {
                 account_sid: None,
@@ -477,6 +509,25 @@ impl Default for Mail {
             from_name: None,
             ca_file: None,
             templates: None,
+        }
+    }
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            folder: None,
+            file_size_limit: 5 << 30,
+            idle_timeout: Duration::from_secs(60),
+            grace: Duration::from_secs(10 * 60),
+            s3_bucket: None,
+            s3_endpoint: None,
+            s3_region: "us-east-1".into(),
+            s3_prefix: None,
+            s3_access_key_id: None,
+            s3_secret_access_key: None,
+            s3_path_style: true,
         }
     }
 }
