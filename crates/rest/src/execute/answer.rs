@@ -1,6 +1,5 @@
 //! What a client hears of an outcome.
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{Content, Outcome, ResultSet};

@@ -11,7 +11,7 @@ use longhouse_database::{Database, DatabaseOptions};
 use longhouse_rest::api::{Authenticate, Identity, RestApi};
 use longhouse_rest::config::RestConfig;
 use longhouse_rest::reload::{ReloadOptions, Reloader, Source};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use tokio_postgres::NoTls;
 
@@ -34,15 +34,20 @@ const PREPARED: &str = "
     grant usage on schema api to rest_test_reader;
     grant all on all tables in schema api to rest_test_reader;";
 
-struct Fixture {
-    api: RestApi,
+pub(crate) struct Fixture {
+    pub(crate) api: RestApi,
     database: TestDatabase,
-    pool: Database,
-    reloader: Reloader,
+    pub(crate) pool: Database,
+    pub(crate) reloader: Reloader,
 }
 
 impl Fixture {
-    async fn new(config: RestConfig) -> Self {
+    /// With one connection, so that requests inherit what the one before left behind.
+    pub(crate) async fn new(config: RestConfig) -> Self {
+        Self::with_connections(1, None, config).await
+    }
+
+    pub(crate) async fn with_connections(count: usize, channel: Option<&str>, config: RestConfig) -> Self {
         let database = TestDatabase::create(&format!("rest api {PREPARED}"), async |template| {
             let (client, connection) =
                 tokio_postgres::connect(template.superuser_url.expose_secret(), NoTls).await?;
@@ -52,15 +57,14 @@ impl Fixture {
         .await;
         let options = DatabaseOptions {
             url: database.superuser_url.clone(),
-            // One, so that requests inherit what the one before left behind.
-            pool_size: 1,
+            pool_size: count,
             pool_timeout: Duration::from_secs(10),
             ca_file: None,
         };
         let config = RestConfig { schemas: vec!["api".into()], extra_search_path: Vec::new(), ..config };
         let reloader = Reloader::start(ReloadOptions {
             database: options.clone(),
-            channel: None,
+            channel: channel.map(str::to_owned),
             signals: false,
             source: Source::Fixed(Arc::new(config)),
         })
@@ -80,7 +84,12 @@ impl Fixture {
         Self { api, database, pool, reloader }
     }
 
-    async fn ask(&self, line: &str, headers: &[(&str, &str)], body: &str) -> (StatusCode, HeaderMap, Value) {
+    pub(crate) async fn ask(
+        &self,
+        line: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (StatusCode, HeaderMap, Value) {
         let (method, path) = line.split_once(' ').expect("method and path");
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
@@ -94,13 +103,25 @@ impl Fixture {
         (parts.status, parts.headers, body)
     }
 
-    async fn superuser(&self, sql: &str) {
+    pub(crate) async fn superuser(&self, sql: &str) {
         let (client, connection) =
             tokio_postgres::connect(self.database.superuser_url.expose_secret(), NoTls)
                 .await
                 .expect("connects");
         tokio::spawn(connection);
         client.batch_execute(sql).await.expect("runs");
+    }
+
+    pub(crate) fn superuser_url(&self) -> &SecretString {
+        &self.database.superuser_url
+    }
+
+    /// Waits until the API knows of what has changed.
+    pub(crate) async fn reload(&self) {
+        let mut cache = self.reloader.cache();
+        cache.mark_unchanged();
+        self.reloader.reload_schema();
+        cache.changed().await.expect("reloads");
     }
 
     async fn count(&self) -> usize {
@@ -221,10 +242,7 @@ async fn a_reload_shows_new_tables() {
     let (status, ..) = fixture.ask("GET /maps", &[], "").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     fixture.superuser("create table api.maps (id int); grant select on api.maps to rest_test_reader").await;
-    let mut cache = fixture.reloader.cache();
-    cache.mark_unchanged();
-    fixture.reloader.reload_schema();
-    cache.changed().await.expect("reloads");
+    fixture.reload().await;
     let (status, ..) = fixture.ask("GET /maps", &[], "").await;
     assert_eq!(status, StatusCode::OK);
 }

@@ -1,5 +1,7 @@
 //! Integration tests on a real Postgres, in one binary.
 
 mod api;
+mod large;
+mod load;
 mod reload;
 mod schema;
