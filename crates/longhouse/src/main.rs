@@ -22,10 +22,17 @@ mod settings;
 mod signals;
 mod status;
 mod stop;
+mod storage;
+mod storage_v1;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+/// A request makes some hundred small allocations, freed by whichever thread goes on with it: this allocator takes a
+/// third of the time of glibc's for them, and gives memory back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The backend for AI apps that talk: Postgres, sign-in, files, realtime and phone calls under one roof.
 #[derive(Parser)]
@@ -52,6 +59,8 @@ enum Command {
     Rest(rest::RestArgs),
     /// Migrations: push, reset, list, new, repair
     Db(db::DbArgs),
+    /// Files: compare rows with bytes
+    Storage(storage::StorageArgs),
     /// Phone a deployment and print the conversation
     Call(Box<call::CallArgs>),
     /// Run the providers' stand-ins by themselves
@@ -90,6 +99,7 @@ async fn run(command: Command) -> miette::Result<ExitCode> {
         Command::Stop(args) => stop::run(args).await,
         Command::Rest(args) => Box::pin(rest::run(args)).await,
         Command::Db(args) => Box::pin(db::run(args)).await.map(|()| ExitCode::SUCCESS),
+        Command::Storage(args) => Box::pin(storage::run(args)).await,
         Command::Call(args) => Box::pin(call::run(*args)).await.map(|()| ExitCode::SUCCESS),
         Command::Emulate(args) => emulate::run(args).await,
         Command::Config(args) => config_command::run(args),
