@@ -136,6 +136,14 @@ impl AuthApiError {
         }
     }
 
+    /// Why a password is weak, if that is what is refused.
+    pub(crate) fn weak_reasons(&self) -> Option<&[&'static str]> {
+        match &self.shape {
+            Shape::WeakPassword(reasons) => Some(reasons),
+            Shape::Http(_) | Shape::OAuth(_) => None,
+        }
+    }
+
     /// The sentence for people.
     pub fn message(&self) -> &str {
         &self.message

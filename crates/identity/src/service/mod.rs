@@ -17,6 +17,7 @@ mod options;
 mod passwords;
 mod providers;
 mod redirects;
+mod refresh;
 mod routes;
 mod sending;
 mod signing;

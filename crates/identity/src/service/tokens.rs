@@ -102,17 +102,7 @@ impl AuthService {
         refresh_token: String,
     ) -> Result<TokenResponse, AuthApiError> {
         let (access_token, expires_at) = self.access_token(tx, &user, session, method).await?;
-        Ok(TokenResponse {
-            access_token,
-            token_type: "bearer",
-            expires_in: (expires_at - Utc::now().timestamp()).max(0),
-            expires_at,
-            refresh_token,
-            user,
-            provider_token: None,
-            provider_refresh_token: None,
-            weak_password: None,
-        })
+        Ok(TokenResponse::new(access_token, expires_at, refresh_token, user))
     }
 
     /// Signs an access token of a session; the project's hook may change its claims. Returns it and its expiry.
@@ -123,6 +113,13 @@ impl AuthService {
         session: &Session,
         method: &str,
     ) -> Result<(String, i64), AuthApiError> {
+        let (claims, expires) = self.claims(user, session);
+        let claims = self.hooked(tx, user, method, claims).await?;
+        Ok((self.signer.sign(&claims)?, expires))
+    }
+
+    /// The claims of a session's access token now, and when it expires (seconds since 1970).
+    pub(crate) fn claims(&self, user: &User, session: &Session) -> (Map<String, Value>, i64) {
         let now = Utc::now();
         let mut expires = now + self.options.token_expiry;
         if let Some(end) = session.not_after {
@@ -144,8 +141,24 @@ impl AuthService {
         set("amr", json!(session.amr));
         set("session_id", json!(session.id));
         set("is_anonymous", json!(user.is_anonymous));
-        let claims = self.hooked(tx, user, method, claims).await?;
-        Ok((self.signer.sign(&claims)?, expires.timestamp()))
+        (claims, expires.timestamp())
+    }
+}
+
+impl TokenResponse {
+    /// The answer with these tokens.
+    pub(crate) fn new(access_token: String, expires_at: i64, refresh_token: String, user: User) -> Self {
+        Self {
+            access_token,
+            token_type: "bearer",
+            expires_in: (expires_at - Utc::now().timestamp()).max(0),
+            expires_at,
+            refresh_token,
+            user,
+            provider_token: None,
+            provider_refresh_token: None,
+            weak_password: None,
+        }
     }
 }
 

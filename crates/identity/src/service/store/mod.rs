@@ -9,6 +9,7 @@ mod oauth_client_states;
 mod one_time_tokens;
 mod passkeys;
 pub(crate) mod recovery_codes;
+mod rotation;
 mod sessions;
 mod users;
 
@@ -20,6 +21,7 @@ pub(crate) use identities::{Identity, NewIdentity};
 pub(crate) use oauth_client_states::OAuthClientState;
 pub(crate) use one_time_tokens::{OneTimeToken, TokenKind};
 pub(crate) use passkeys::{Ceremony, CeremonyKind, NewPasskey, Passkey};
+pub(crate) use rotation::{Rotation, rotate};
 pub(crate) use sessions::{Aal, Amr, RefreshToken, Session};
 pub(crate) use users::{NewUser, User, UserChange};
 

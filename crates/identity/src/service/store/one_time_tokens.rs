@@ -103,6 +103,13 @@ impl OneTimeToken {
         Ok(tx.execute(sql, &[&user, &kind.name()]).await? > 0)
     }
 
+    /// Uses one up: false when it was used or replaced in between.
+    pub(crate) async fn take(&self, tx: &Tx) -> Result<bool, Error> {
+        let sql = "delete from auth.one_time_tokens where user_id = $1
+            and token_type = $2::text::auth.one_time_token_type and token_hash = $3";
+        Ok(tx.execute(sql, &[&self.user_id, &self.kind.name(), &self.hash]).await? > 0)
+    }
+
     /// Ends all of an account.
     pub(crate) async fn clear_all(tx: &Tx, user: Uuid) -> Result<(), Error> {
         tx.execute("delete from auth.one_time_tokens where user_id = $1", &[&user]).await.map(drop)

@@ -20,6 +20,14 @@ pub(crate) enum Aal {
 }
 
 impl Aal {
+    /// From its column: `aal3` is never given out, null is from before levels existed.
+    pub(super) fn read(name: Option<&str>) -> Self {
+        match name {
+            Some("aal2" | "aal3") => Self::Aal2,
+            _ => Self::Aal1,
+        }
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Aal1 => "aal1",
@@ -138,6 +146,15 @@ impl Session {
         tx.execute(sql, &[&id, &caller.user_agent, &ip]).await.map(drop)
     }
 
+    /// Whether the account has a session that was used later.
+    pub(crate) async fn has_newer(tx: &Tx, session: &Self) -> Result<bool, Error> {
+        let sql = "select exists (select from auth.sessions o, auth.sessions s where s.id = $1
+            and o.user_id = s.user_id and o.id <> s.id and (o.not_after is null or o.not_after >= now())
+            and greatest(o.created_at, o.refreshed_at at time zone 'utc')
+              > greatest(s.created_at, s.refreshed_at at time zone 'utc'))";
+        Ok(tx.query_opt(sql, &[&session.id]).await?.is_some_and(|row| row.get(0)))
+    }
+
     /// Ends one session, with its refresh tokens.
     pub(crate) async fn delete(tx: &Tx, id: Uuid) -> Result<bool, Error> {
         Ok(tx.execute("delete from auth.sessions where id = $1", &[&id]).await? > 0)
@@ -173,11 +190,7 @@ impl Session {
             user_id: row.get("user_id"),
             created_at: row.get::<_, Option<DateTime<Utc>>>("created_at").unwrap_or_default(),
             factor_id: row.get("factor_id"),
-            // `aal3` is never given out; null is from before levels existed.
-            aal: match row.get::<_, Option<&str>>("aal") {
-                Some("aal2" | "aal3") => Aal::Aal2,
-                _ => Aal::Aal1,
-            },
+            aal: Aal::read(row.get("aal")),
             not_after: row.get("not_after"),
             refreshed_at: row.get::<_, Option<NaiveDateTime>>("refreshed_at").map(|time| time.and_utc()),
             tag: row.get("tag"),
@@ -214,6 +227,13 @@ impl RefreshToken {
                 session_id)
             values ('00000000-0000-0000-0000-000000000000', $1, $2::uuid::text, false, now(), now(), $3, $4)";
         tx.execute(sql, &[&token, &user, &parent, &session]).await.map(drop)
+    }
+
+    /// Ends a session's chain: none of its tokens may be used any more.
+    pub(crate) async fn revoke_all(tx: &Tx, session: Uuid) -> Result<(), Error> {
+        let sql = "update auth.refresh_tokens set revoked = true, updated_at = now()
+            where session_id = $1 and revoked = false";
+        tx.execute(sql, &[&session]).await.map(drop)
     }
 
     /// Marks it as used.

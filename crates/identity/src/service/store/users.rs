@@ -64,7 +64,7 @@ pub(crate) struct User {
 }
 
 /// Every column that [`User`] holds, identities and factors as JSON, for `from auth.users u`.
-const COLUMNS: &str = "u.id, u.aud, u.role, u.email, u.is_sso_user, u.encrypted_password, u.email_confirmed_at,
+pub(super) const COLUMNS: &str = "u.id, u.aud, u.role, u.email, u.is_sso_user, u.encrypted_password, u.email_confirmed_at,
     u.invited_at, u.phone, u.phone_confirmed_at, u.confirmation_sent_at, u.confirmed_at, u.recovery_sent_at,
     u.email_change, u.email_change_sent_at, u.email_change_confirm_status, u.phone_change, u.phone_change_sent_at,
     u.reauthentication_sent_at, u.last_sign_in_at, u.raw_app_meta_data, u.raw_user_meta_data, u.created_at,
@@ -287,12 +287,59 @@ impl User {
         self.factors.iter().any(Factor::is_verified)
     }
 
+    /// The accounts that wait for this number to be confirmed as their new one, the latest first.
+    pub(crate) async fn by_phone_change(tx: &Tx, phone: &str) -> Result<Vec<Self>, Error> {
+        let sql = const_format::concatcp!(
+            "select ",
+            COLUMNS,
+            " from auth.users u where u.phone_change = $1 and u.phone_change <> ''
+              order by u.phone_change_sent_at desc nulls last limit 10"
+        );
+        Ok(tx.query(sql, &[&phone]).await?.iter().map(Self::read).collect())
+    }
+
+    /// An account with nothing but an id, for decisions under test.
+    #[cfg(test)]
+    pub(crate) fn blank(id: Uuid, user_metadata: Map<String, Value>) -> Self {
+        Self {
+            id,
+            aud: "authenticated".into(),
+            role: "authenticated".into(),
+            email: String::new(),
+            is_sso_user: false,
+            encrypted_password: None,
+            email_confirmed_at: None,
+            invited_at: None,
+            phone: String::new(),
+            phone_confirmed_at: None,
+            confirmation_sent_at: None,
+            confirmed_at: None,
+            recovery_sent_at: None,
+            email_change: String::new(),
+            email_change_sent_at: None,
+            email_change_confirm_status: 0,
+            phone_change: String::new(),
+            phone_change_sent_at: None,
+            reauthentication_sent_at: None,
+            last_sign_in_at: None,
+            app_metadata: Map::new(),
+            user_metadata,
+            factors: Vec::new(),
+            identities: Vec::new(),
+            created_at: DateTime::default(),
+            updated_at: DateTime::default(),
+            banned_until: None,
+            deleted_at: None,
+            is_anonymous: false,
+        }
+    }
+
     async fn one(tx: &Tx, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Option<Self>, Error> {
         Ok(tx.query_opt(sql, params).await?.as_ref().map(Self::read))
     }
 
     /// Reads a row of [`COLUMNS`]. Dumps and seeds leave many of them null.
-    fn read(row: &Row) -> Self {
+    pub(super) fn read(row: &Row) -> Self {
         let text = |column: &str| row.get::<_, Option<String>>(column).unwrap_or_default();
         let object = |column: &str| match row.get::<_, Option<Value>>(column) {
             Some(Value::Object(map)) => map,
