@@ -15,12 +15,13 @@ use longhouse_identity::{Verifier, refresh_keys, verify_headers};
 use longhouse_operations::health::{Health, PROBES};
 use longhouse_operations::metrics::Metrics;
 use longhouse_server::{ApiError, Stack};
+use longhouse_storage::Storage;
 use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::applications::Applications;
 use crate::rest_v1::{self, RestV1};
-use crate::{auth_v1, build};
+use crate::{auth_v1, build, storage_v1};
 
 /// Every route behind every layer.
 pub(crate) fn router(
@@ -28,6 +29,7 @@ pub(crate) fn router(
     applications: &Applications,
     rest: &RestV1,
     auth: Option<&AuthService>,
+    storage: Option<&Storage>,
     health: &Health,
     metrics: &Metrics,
     verifier: &Verifier,
@@ -44,8 +46,11 @@ pub(crate) fn router(
     if let Some(auth) = auth {
         router = router.nest(auth_v1::PATH, auth.router());
     }
+    if let Some(storage) = storage {
+        router = router.nest(storage_v1::PATH, storage.router());
+    }
     let router = router.layer(from_fn_with_state(verifier.clone(), refresh_keys));
-    let mut stack = Stack::new(&config.server);
+    let mut stack = Stack::new(&config.server).streaming(storage_v1::PATH);
     for probe in PROBES {
         stack = stack.probe(probe);
     }

@@ -132,7 +132,7 @@ pub(crate) async fn run(args: DbArgs) -> Result<()> {
         return Err(miette!("this drops data and there is no terminal to ask on; add --yes if you mean it"));
     }
 
-    let mut session = Session::open(&config, &args.place).await?;
+    let mut session = Session::open(&config, args.place.data.is_none()).await?;
     let source = Source::Folder(folder);
     let result = session.run(args.command, &source, &config).await;
     let closed = session.close().await;
@@ -166,18 +166,20 @@ impl Place {
 }
 
 /// A connection as the migration owner, and the cluster if it runs only for us.
-struct Session {
+pub(crate) struct Session {
     client: Client,
     cluster: Option<Cluster>,
     /// Whether Longhouse manages this Postgres.
     managed: bool,
-    url: SecretString,
+    pub(crate) url: SecretString,
     /// What to call the database in messages, without secrets.
     label: String,
 }
 
 impl Session {
-    async fn open(config: &Config, place: &Place) -> Result<Self> {
+    /// The configured database, else that of the running server, else the data folder's, started for as long as this
+    /// lives. `announce`: say so when that makes a new one.
+    pub(crate) async fn open(config: &Config, announce: bool) -> Result<Self> {
         let running = running_server(&config.data);
         if let Some(url) = &config.database.url {
             let managed = running.as_ref().is_some_and(|own| own.expose_secret() == url.expose_secret());
@@ -194,16 +196,16 @@ impl Session {
                 Err(error) => tracing::debug!(%error, "the server of run.json does not answer"),
             }
         }
-        Self::start_cluster(config, place).await
+        Self::start_cluster(config, announce).await
     }
 
-    async fn start_cluster(config: &Config, place: &Place) -> Result<Self> {
+    async fn start_cluster(config: &Config, announce: bool) -> Result<Self> {
         let mut options = ClusterOptions::new(config.data.join("postgres"));
         options.bin_dir.clone_from(&config.database.bin_dir);
         if let Some(port) = config.database.port {
             options.port = Port::Exactly(port);
         }
-        if place.data.is_none() && !options.dir.exists() {
+        if announce && !options.dir.exists() {
             eprintln!("making a Postgres in {} (set DATABASE_URL to use another)", options.dir.display());
         }
         let cluster = Box::pin(Cluster::start(options)).await.into_diagnostic()?;
@@ -230,7 +232,7 @@ impl Session {
         }
     }
 
-    async fn close(self) -> Result<()> {
+    pub(crate) async fn close(self) -> Result<()> {
         drop(self.client);
         match self.cluster {
             Some(cluster) => cluster.stop().await.into_diagnostic(),

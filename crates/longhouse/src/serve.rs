@@ -30,6 +30,7 @@ use crate::rest_v1::RestV1;
 use crate::run_state::{RunState, process_start};
 use crate::settings::{ServerArgs, SettingsArgs};
 use crate::signals::Signals;
+use crate::storage_v1::{self, StorageV1};
 use crate::{auth_v1, build, checks, composition, emulate};
 
 /// Exit code of a process that a second signal ended, as shells report an interrupt.
@@ -87,6 +88,7 @@ struct Running {
     upkeep: JoinHandle<()>,
     following: JoinHandle<()>,
     rest: RestV1,
+    storage: Option<StorageV1>,
 }
 
 async fn start(config: &mut Config, started: Instant) -> miette::Result<Running> {
@@ -115,8 +117,18 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
     let verifier = Verifier::of(&keys, &ring);
     let address = reachable(listener.local_addr());
     let auth = auth_v1::start(config, &platform, address, verifier.clone(), Signer::of(&ring));
-    let router =
-        composition::router(config, &applications, &rest, auth.as_ref(), &health, &metrics, &verifier);
+    let storage =
+        storage_v1::start(config, &platform.database, &keys.jwt_secret, verifier.clone(), &drain).await?;
+    let router = composition::router(
+        config,
+        &applications,
+        &rest,
+        auth.as_ref(),
+        storage.as_ref().map(|running| &running.storage),
+        &health,
+        &metrics,
+        &verifier,
+    );
     let state = run_state(config, &keys, &platform, emulated, listener.local_addr());
     state.write(&config.data)?;
 
@@ -129,7 +141,7 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
         tracing::warn!("OPENAI_API_KEY is not set: no model answers calls, callers hear an apology");
     }
     tracing::info!(address = state.api_url, emulated = ?state.emulated, "ready in {milliseconds} ms");
-    Ok(Running { cluster: platform.cluster, openai, drain, serving, upkeep, following, rest })
+    Ok(Running { cluster: platform.cluster, openai, drain, serving, upkeep, following, rest, storage })
 }
 
 impl Running {
@@ -150,6 +162,12 @@ impl Running {
         self.upkeep.abort();
         self.following.abort();
         drop(self.rest);
+        // Its round ends before the database does.
+        if let Some(storage) = self.storage
+            && let Err(error) = storage.sweeping.await
+        {
+            tracing::error!(%error, "the sweeper of files failed");
+        }
         if let Some(openai) = self.openai {
             openai.stop().await;
         }

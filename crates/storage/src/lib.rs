@@ -15,6 +15,7 @@
 
 pub mod blobs;
 pub mod buckets;
+pub mod check;
 mod error;
 mod extract;
 pub mod failpoints;

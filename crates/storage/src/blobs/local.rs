@@ -138,6 +138,11 @@ impl Blobs for Local {
         .boxed()
     }
 
+    fn is_present<'a>(&'a self, version: Version) -> BoxFuture<'a, Result<bool, BlobError>> {
+        let (staged, path) = (self.staged(version), self.path(version));
+        async move { Ok(blocking(move || Ok(path.try_exists()? || staged.try_exists()?)).await?) }.boxed()
+    }
+
     fn copy<'a>(&'a self, from: Version, to: Version) -> BoxFuture<'a, Result<(), BlobError>> {
         let (source, staged, path) = (self.path(from), self.staged(to), self.path(to));
         async move {

@@ -115,6 +115,9 @@ pub trait Blobs: fmt::Debug + Send + Sync + 'static {
     /// Stored bytes, if there are any.
     fn head<'a>(&'a self, version: Version) -> BoxFuture<'a, Result<Option<u64>, BlobError>>;
 
+    /// Whether anything is stored, leftovers of an interrupted write included.
+    fn is_present<'a>(&'a self, version: Version) -> BoxFuture<'a, Result<bool, BlobError>>;
+
     /// Stores the same bytes under another version, as durable as [`Self::put`].
     fn copy<'a>(&'a self, from: Version, to: Version) -> BoxFuture<'a, Result<(), BlobError>>;
 
@@ -126,22 +129,22 @@ pub trait Blobs: fmt::Debug + Send + Sync + 'static {
 }
 
 /// Size and hash of a stream as it passes.
-struct Tally {
+pub(crate) struct Tally {
     size: u64,
     hash: digest::Context,
 }
 
 impl Tally {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { size: 0, hash: digest::Context::new(&digest::SHA256) }
     }
 
-    fn add(&mut self, chunk: &[u8]) {
+    pub(crate) fn add(&mut self, chunk: &[u8]) {
         self.size += chunk.len() as u64;
         self.hash.update(chunk);
     }
 
-    fn finish(self) -> Written {
+    pub(crate) fn finish(self) -> Written {
         let hash = self.hash.finish();
         Written { size: self.size, sha256: hash.as_ref().try_into().expect("SHA-256 has 32 bytes") }
     }

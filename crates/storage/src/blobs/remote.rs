@@ -18,7 +18,7 @@ use url::Url;
 use super::{BlobError, Blobs, Content, Entry, Tally, Version, Written, gather};
 use crate::failpoints;
 
-/// First size of a part; at most 10,000 parts are allowed, so it grows with the upload.
+/// Size of a part, exactly: some stores want all but the last alike. Stores take 10,000 parts, so a file of up to 78 GiB.
 const PART: usize = 8 * 1024 * 1024;
 /// Parts on their way at once.
 const PARTS_AT_ONCE: usize = 3;
@@ -88,13 +88,14 @@ impl Remote {
     async fn store(&self, version: Version, mut content: Content) -> Result<Written, BlobError> {
         let path = self.path(version);
         let mut tally = Tally::new();
-        let (first, ended) = gather(&mut content, PART).await?;
+        let mut rest = None;
+        let (first, ended) = part(&mut content, &mut rest).await?;
         first.iter().for_each(|chunk| tally.add(chunk));
         failpoints::reach("upload.staged");
         if ended {
             self.store.put(&path, PutPayload::from_iter(first)).await.map_err(failed)?;
         } else {
-            self.store_parts(&path, first, &mut content, &mut tally).await?;
+            self.store_parts(&path, first, (&mut content, rest), &mut tally).await?;
         }
         failpoints::reach("upload.renamed");
         Ok(tally.finish())
@@ -104,24 +105,20 @@ impl Remote {
         &self,
         path: &Path,
         first: Vec<Bytes>,
-        content: &mut Content,
+        (content, mut rest): (&mut Content, Option<Bytes>),
         tally: &mut Tally,
     ) -> Result<(), BlobError> {
         let mut parts = Parts(Some(self.store.put_multipart(path).await.map_err(failed)?));
         let mut sending = JoinSet::new();
         sending.spawn(parts.open().put_part(PutPayload::from_iter(first)));
-        let mut count = 1;
         loop {
-            // 1,000 parts of each size: 8 MiB, 16 MiB, …; 10,000 parts hold 440 GB.
-            let size = PART * (count / 1000 + 1);
-            let (batch, ended) = gather(content, size).await?;
+            let (batch, ended) = part(content, &mut rest).await?;
             batch.iter().for_each(|chunk| tally.add(chunk));
             while sending.len() >= PARTS_AT_ONCE {
                 sent(&mut sending).await?;
             }
             if !batch.is_empty() {
                 sending.spawn(parts.open().put_part(PutPayload::from_iter(batch)));
-                count += 1;
             }
             if ended {
                 break;
@@ -135,6 +132,26 @@ impl Remote {
         parts.0 = None;
         Ok(())
     }
+}
+
+/// One part, uncopied; what the last chunk holds beyond it is kept in `rest` for the next.
+async fn part(content: &mut Content, rest: &mut Option<Bytes>) -> Result<(Vec<Bytes>, bool), BlobError> {
+    let kept = rest.take();
+    let mut size = kept.as_ref().map_or(0, Bytes::len);
+    let mut batch: Vec<Bytes> = kept.into_iter().collect();
+    let mut ended = false;
+    if size < PART {
+        let (more, end) = gather(content, PART - size).await?;
+        size += more.iter().map(Bytes::len).sum::<usize>();
+        batch.extend(more);
+        ended = end;
+    }
+    if size > PART
+        && let Some(last) = batch.last_mut()
+    {
+        *rest = Some(last.split_off(last.len() - (size - PART)));
+    }
+    Ok((batch, ended))
 }
 
 async fn sent(sending: &mut JoinSet<object_store::Result<()>>) -> Result<(), BlobError> {
@@ -204,6 +221,10 @@ impl Blobs for Remote {
             }
         }
         .boxed()
+    }
+
+    fn is_present<'a>(&'a self, version: Version) -> BoxFuture<'a, Result<bool, BlobError>> {
+        async move { Ok(self.head(version).await?.is_some()) }.boxed()
     }
 
     fn copy<'a>(&'a self, from: Version, to: Version) -> BoxFuture<'a, Result<(), BlobError>> {
