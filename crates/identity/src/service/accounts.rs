@@ -223,7 +223,13 @@ pub(crate) async fn confirm_email(tx: &Tx, user: &User) -> Result<User, AuthApiE
 /// Marks an account's number as its own. Everything that was sent before is void.
 pub(crate) async fn confirm_phone(tx: &Tx, user: &User) -> Result<User, AuthApiError> {
     OneTimeToken::clear_all(tx, user.id).await?;
-    put_identity(tx, user, "phone", members(&[("phone", json!(user.phone)), ("phone_verified", json!(true))])).await?;
+    put_identity(
+        tx,
+        user,
+        "phone",
+        members(&[("phone", json!(user.phone)), ("phone_verified", json!(true))]),
+    )
+    .await?;
     let change = UserChange {
         phone_confirmed_at: Some(Some(Utc::now())),
         is_anonymous: Some(false),
@@ -241,7 +247,8 @@ pub(crate) async fn take_email(tx: &Tx, user: &User, email: &str) -> Result<User
     if owner_of_email(tx, email, Some(user.id)).await?.is_some() {
         return Err(email_exists());
     }
-    put_identity(tx, user, "email", members(&[("email", json!(email)), ("email_verified", json!(true))])).await?;
+    put_identity(tx, user, "email", members(&[("email", json!(email)), ("email_verified", json!(true))]))
+        .await?;
     let mut metadata = user.user_metadata.clone();
     metadata.insert("email".into(), json!(email));
     metadata.insert("email_verified".into(), json!(true));
@@ -264,7 +271,8 @@ pub(crate) async fn take_email(tx: &Tx, user: &User, email: &str) -> Result<User
 /// `phone_exists`.
 pub(crate) async fn take_phone(tx: &Tx, user: &User, phone: &str) -> Result<User, AuthApiError> {
     OneTimeToken::clear_all(tx, user.id).await?;
-    put_identity(tx, user, "phone", members(&[("phone", json!(phone)), ("phone_verified", json!(true))])).await?;
+    put_identity(tx, user, "phone", members(&[("phone", json!(phone)), ("phone_verified", json!(true))]))
+        .await?;
     let change = UserChange {
         phone: Some(phone.to_owned()),
         phone_confirmed_at: Some(Some(Utc::now())),
@@ -349,7 +357,9 @@ mod tests {
 
     #[test]
     fn nobody_calls_themselves_verified() {
-        let data = object(json!({ "sub": "x", "email": "other@example.com", "email_verified": true, "name": "Ann" }));
+        let data = object(
+            json!({ "sub": "x", "email": "other@example.com", "email_verified": true, "name": "Ann" }),
+        );
         let id = Uuid::new_v4();
         let identity = Name::Email("ann@example.com".into()).identity_data(id, &data);
         let expected = json!({ "sub": id, "email": "ann@example.com", "email_verified": false,

@@ -54,6 +54,11 @@ impl Passwords {
         check(&self.options, password)
     }
 
+    /// Whether a hash that somebody brings along can be compared with.
+    pub(crate) fn can_verify(&self, hash: &str) -> bool {
+        hashes::is_supported(hash)
+    }
+
     /// Hashes a new password as the options say.
     ///
     /// # Errors

@@ -46,9 +46,25 @@ impl AuthService {
         redirect_to: &str,
     ) -> Result<User, AuthApiError> {
         self.check_frequency(user.confirmation_sent_at)?;
-        let mail = Sending { kind: MailKind::Confirmation, token: TokenKind::Confirmation, challenge, redirect_to };
+        let mail =
+            Sending { kind: MailKind::Confirmation, token: TokenKind::Confirmation, challenge, redirect_to };
         self.mail_code(tx, user, mail, &user.email).await?;
         let change = UserChange { confirmation_sent_at: now(), ..UserChange::default() };
+        change_user(tx, user.id, &change).await
+    }
+
+    /// Mails the code and link with which somebody takes an account that was made for them.
+    pub(crate) async fn send_invite(
+        &self,
+        tx: &Tx,
+        user: &User,
+        redirect_to: &str,
+    ) -> Result<User, AuthApiError> {
+        self.check_frequency(user.invited_at)?;
+        let mail =
+            Sending { kind: MailKind::Invite, token: TokenKind::Confirmation, challenge: None, redirect_to };
+        self.mail_code(tx, user, mail, &user.email).await?;
+        let change = UserChange { invited_at: now(), confirmation_sent_at: now(), ..UserChange::default() };
         change_user(tx, user.id, &change).await
     }
 
@@ -156,7 +172,12 @@ impl AuthService {
     }
 
     /// Answers for an address that gets no mail as for one that does: the same refusals, in the same order.
-    pub(crate) async fn pretend_to_mail(&self, tx: &Tx, kind: &str, address: &str) -> Result<(), AuthApiError> {
+    pub(crate) async fn pretend_to_mail(
+        &self,
+        tx: &Tx,
+        kind: &str,
+        address: &str,
+    ) -> Result<(), AuthApiError> {
         self.limits.check_mails(tx).await?;
         match self.limits.pretend_to_send(kind, address, self.options.email.max_frequency) {
             None => Ok(()),
@@ -228,7 +249,8 @@ impl AuthService {
         let tx = store::begin(&self.database).await?;
         change_user(&tx, sms.user_id, &sent_at(sms.purpose, Some(None))).await?;
         tx.commit().await?;
-        let message = "Error sending confirmation OTP to provider: the message was not accepted, see the server's log";
+        let message =
+            "Error sending confirmation OTP to provider: the message was not accepted, see the server's log";
         Err(AuthApiError::unprocessable("sms_send_failed", message))
     }
 

@@ -136,7 +136,8 @@ impl SmsSender {
         }
         let accepted: Accepted = serde_json::from_slice(&answer).map_err(|_| (SmsError::Answer, false))?;
         if matches!(accepted.status.as_str(), "failed" | "undelivered") {
-            let (code, message) = (accepted.error_code.unwrap_or(0), accepted.error_message.unwrap_or_default());
+            let (code, message) =
+                (accepted.error_code.unwrap_or(0), accepted.error_message.unwrap_or_default());
             return Err((SmsError::Refused { status: status.as_u16(), code, message }, false));
         }
         Ok(accepted.sid)

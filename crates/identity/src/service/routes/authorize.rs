@@ -38,12 +38,13 @@ pub(super) async fn begin(
     redirect_to: String,
     linking_target: Option<Uuid>,
 ) -> Result<Response, AuthApiError> {
-    let parameter = |name: &str| {
-        parameters.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str())
-    };
+    let parameter =
+        |name: &str| parameters.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str());
     let name = parameter("provider");
     let provider = service.providers.get(name).ok_or_else(|| {
-        AuthApiError::invalid(format!("Unsupported provider: Provider {name} could not be found or is not enabled"))
+        AuthApiError::invalid(format!(
+            "Unsupported provider: Provider {name} could not be found or is not enabled"
+        ))
     })?;
     let challenge = CodeChallenge::parse(parameter("code_challenge_method"), parameter("code_challenge"))?;
     let verifier = new_verifier();
@@ -62,8 +63,7 @@ pub(super) async fn begin(
         ..FlowState::default()
     };
     let state = flow.id.to_string();
-    let request =
-        Request { state: &state, verifier: &verifier, scopes: parameter("scopes"), parameters };
+    let request = Request { state: &state, verifier: &verifier, scopes: parameter("scopes"), parameters };
     // May fetch the issuer's document, so before a connection to the database is taken.
     let url = service.providers.authorization_url(provider, &request).await.map_err(|error| {
         tracing::warn!(provider = provider.name(), %error, "a sign-in could not begin");

@@ -41,9 +41,7 @@ struct Parameters {
 }
 
 pub(super) fn router() -> Router<AuthService> {
-    Router::new()
-        .route("/callback", get(by_query).post(by_form))
-        .layer(DefaultBodyLimit::max(MOST_BYTES))
+    Router::new().route("/callback", get(by_query).post(by_form)).layer(DefaultBodyLimit::max(MOST_BYTES))
 }
 
 async fn by_query(
@@ -130,7 +128,9 @@ async fn finish(
     let exchanged = exchange(service, provider, parameters, verifier).await?;
     if exchanged.profile.emails.is_empty() && !flow.email_optional {
         let message = "Error getting user email from external provider";
-        return Err(AuthApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected_failure", message).into());
+        return Err(
+            AuthApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected_failure", message).into()
+        );
     }
     let referrer = flow.referrer.as_deref().unwrap_or(service.options.site_url.as_str());
     let profile = &exchanged.profile;
@@ -138,9 +138,7 @@ async fn finish(
     let arrival = match (flow.linking_target_id, &flow.invite_token) {
         (Some(target), _) => link(service, &tx, caller, target, provider.name(), profile).await?,
         (None, Some(token)) => accept_invite(&tx, caller, token, provider.name(), profile).await?,
-        (None, None) => {
-            arrive(service, &tx, caller, provider.name(), profile, flow.email_optional).await?
-        }
+        (None, None) => arrive(service, &tx, caller, provider.name(), profile, flow.email_optional).await?,
     };
     let user = match arrival {
         Arrival::Account(user) => user,
@@ -154,7 +152,10 @@ async fn finish(
         let complete = FlowState {
             user_id: Some(user.id),
             provider_access_token: Some(exchanged.access_token.expose_secret().to_owned()),
-            provider_refresh_token: exchanged.refresh_token.as_ref().map(|token| token.expose_secret().to_owned()),
+            provider_refresh_token: exchanged
+                .refresh_token
+                .as_ref()
+                .map(|token| token.expose_secret().to_owned()),
             ..flow.clone()
         };
         complete.complete(&tx).await?;
@@ -174,12 +175,13 @@ async fn exchange(
     parameters: &Parameters,
     verifier: &str,
 ) -> Result<Exchanged, AuthApiError> {
-    let mut exchanged = service.providers.exchange(provider, &parameters.code, verifier).await.map_err(|error| {
-        tracing::warn!(provider = provider.name(), %error, "a code could not be exchanged");
-        let start: String = parameters.code.chars().take(4).collect();
-        let message = format!("Unable to exchange external code: {start}");
-        AuthApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected_failure", message)
-    })?;
+    let mut exchanged =
+        service.providers.exchange(provider, &parameters.code, verifier).await.map_err(|error| {
+            tracing::warn!(provider = provider.name(), %error, "a code could not be exchanged");
+            let start: String = parameters.code.chars().take(4).collect();
+            let message = format!("Unable to exchange external code: {start}");
+            AuthApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected_failure", message)
+        })?;
     if provider.name() == "apple" && !parameters.user.is_empty() {
         exchanged.profile.name_from_apple(&parameters.user);
     }
@@ -196,7 +198,10 @@ async fn forget(service: &AuthService, flow: Uuid) -> Result<(), AuthApiError> {
 enum Failure {
     Ours(AuthApiError),
     /// The provider's own words.
-    Provider { error: String, description: String },
+    Provider {
+        error: String,
+        description: String,
+    },
 }
 
 impl<E: Into<AuthApiError>> From<E> for Failure {
@@ -241,8 +246,11 @@ fn oauth_error(error: &AuthApiError) -> &'static str {
 /// Sets parameters of an address' query; others stay.
 fn with_query(address: &str, pairs: &[(&str, &str)]) -> String {
     let Ok(mut url) = Url::parse(address) else { return address.to_owned() };
-    let kept: Vec<(String, String)> =
-        url.query_pairs().into_owned().filter(|(name, _)| !pairs.iter().any(|(key, _)| key == name)).collect();
+    let kept: Vec<(String, String)> = url
+        .query_pairs()
+        .into_owned()
+        .filter(|(name, _)| !pairs.iter().any(|(key, _)| key == name))
+        .collect();
     url.query_pairs_mut().clear().extend_pairs(kept).extend_pairs(pairs);
     url.into()
 }
@@ -293,7 +301,8 @@ mod tests {
             format!("https://a.b/c?x=1&{query}#{query}&sb=")
         );
         assert_eq!(failure.at("https://a.b/c", false), format!("https://a.b/c?{query}"));
-        let failure = Failure::Provider { error: "access_denied".into(), description: "The user said no".into() };
+        let failure =
+            Failure::Provider { error: "access_denied".into(), description: "The user said no".into() };
         let query = "error=access_denied&error_description=The+user+said+no";
         assert_eq!(failure.at("https://a.b/", true), format!("https://a.b/?{query}#{query}&sb="));
     }

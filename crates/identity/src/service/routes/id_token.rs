@@ -80,7 +80,9 @@ fn find<'a>(service: &'a AuthService, params: &Params) -> Result<&'a Provider, A
         let message = format!("Provider {:?} is not enabled", params.provider);
         AuthApiError::bad_request("provider_disabled", message)
     })?;
-    if !params.issuer.is_empty() && service.providers.by_issuer(&params.issuer).is_none_or(|other| other.name() != provider.name()) {
+    if !params.issuer.is_empty()
+        && service.providers.by_issuer(&params.issuer).is_none_or(|other| other.name() != provider.name())
+    {
         return Err(AuthApiError::invalid("Provided issuer does not match ID token issuer"));
     }
     Ok(provider)
@@ -99,7 +101,8 @@ async fn verify(
         tracing::info!(provider = provider.name(), %error, "an ID token was not accepted");
         let reason = error.to_string();
         // The one reason that an app's developer must see.
-        let message = if reason.starts_with("Unacceptable audience") { reason } else { "Bad ID token".to_owned() };
+        let message =
+            if reason.starts_with("Unacceptable audience") { reason } else { "Bad ID token".to_owned() };
         AuthApiError::oauth("invalid request", message)
     })?;
     if !provider.options.skip_nonce_check {

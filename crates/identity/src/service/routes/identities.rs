@@ -96,12 +96,13 @@ async fn move_address(
         // What was sent to the address before belongs to it, not to the account.
         OneTimeToken::clear_all(tx, user.id).await?;
         let mut metadata = user.user_metadata.clone();
-        let confirmed: Option<DateTime<Utc>> = if email.is_empty() || !(verified || service.options.email.autoconfirm) {
-            metadata.insert("email_verified".into(), json!(false));
-            None
-        } else {
-            user.email_confirmed_at
-        };
+        let confirmed: Option<DateTime<Utc>> =
+            if email.is_empty() || !(verified || service.options.email.autoconfirm) {
+                metadata.insert("email_verified".into(), json!(false));
+                None
+            } else {
+                user.email_confirmed_at
+            };
         let change = UserChange {
             email: Some(email.to_owned()),
             email_confirmed_at: Some(confirmed),

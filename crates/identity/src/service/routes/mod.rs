@@ -1,11 +1,15 @@
 //! The endpoints, one file each.
 
+mod admin;
+mod audit;
 mod authorize;
 mod callback;
 mod factors;
+mod generate_link;
 mod health;
 mod id_token;
 mod identities;
+mod invite;
 mod jwks;
 mod logout;
 mod otp;
@@ -17,6 +21,8 @@ mod resend;
 mod settings;
 mod signup;
 mod token;
+mod user;
+mod verify;
 
 use axum::Router;
 
@@ -25,11 +31,15 @@ use super::AuthService;
 /// All of them.
 pub(crate) fn router() -> Router<AuthService> {
     Router::new()
+        .merge(admin::router())
+        .merge(audit::router())
         .merge(authorize::router())
         .merge(callback::router())
         .merge(factors::router())
+        .merge(generate_link::router())
         .merge(health::router())
         .merge(identities::router())
+        .merge(invite::router())
         .merge(jwks::router())
         .merge(logout::router())
         .merge(otp::router())
@@ -41,4 +51,6 @@ pub(crate) fn router() -> Router<AuthService> {
         .merge(settings::router())
         .merge(signup::router())
         .merge(token::router())
+        .merge(user::router())
+        .merge(verify::router())
 }

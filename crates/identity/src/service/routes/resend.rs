@@ -98,12 +98,10 @@ async fn resend(
     let challenge = challenge.as_ref();
     let mut sms = None;
     match user.filter(|user| kind.is_wanted(user)) {
-        None => {
-            match &name {
-                Name::Email(email) => service.pretend_to_mail(&tx, &params.kind, email).await?,
-                Name::Phone(phone) => service.pretend_to_text(&params.kind, phone)?,
-            }
-        }
+        None => match &name {
+            Name::Email(email) => service.pretend_to_mail(&tx, &params.kind, email).await?,
+            Name::Phone(phone) => service.pretend_to_text(&params.kind, phone)?,
+        },
         Some(user) => match kind {
             Kind::Signup => {
                 audit(&tx, &caller, &user, Action::ConfirmationRequested, Value::Null).await?;

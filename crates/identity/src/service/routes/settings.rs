@@ -40,7 +40,8 @@ pub(super) fn router() -> Router<AuthService> {
 
 async fn settings(State(service): State<AuthService>) -> Json<Value> {
     let options = &service.options;
-    let mut external: Map<String, Value> = SITES.iter().map(|&site| (site.to_owned(), json!(false))).collect();
+    let mut external: Map<String, Value> =
+        SITES.iter().map(|&site| (site.to_owned(), json!(false))).collect();
     for provider in service.providers.all() {
         external.insert(provider.name().to_owned(), json!(true));
     }

@@ -101,7 +101,8 @@ async fn signup(
     let (tx, registered) = enter(&service, &caller, &registration).await?;
     match registered {
         Registered::Taken(user) => {
-            audit(&tx, &caller, &user, Action::RepeatedSignUp, json!({ "provider": name.provider() })).await?;
+            audit(&tx, &caller, &user, Action::RepeatedSignUp, json!({ "provider": name.provider() }))
+                .await?;
             // Also refused if too soon, like the repeated sign-up of an unconfirmed account.
             let pretended = match &name {
                 Name::Email(email) => service.pretend_to_mail(&tx, "signup", email).await,

@@ -134,7 +134,8 @@ async fn password(
     let weak = service.passwords.check(&params.password).err();
     let tx = store::begin(&service.database).await?;
     // Meanwhile the password may have been changed: the proof must still hold.
-    let user = User::lock(&tx, user.id).await?.filter(|now| now.encrypted_password == user.encrypted_password);
+    let user =
+        User::lock(&tx, user.id).await?.filter(|now| now.encrypted_password == user.encrypted_password);
     let Some(user) = user else {
         return Err(AuthApiError::bad_request("invalid_credentials", "Invalid login credentials"));
     };
@@ -145,9 +146,8 @@ async fn password(
     audit(&tx, caller, &user, Action::Login, json!({ "provider": name.provider() })).await?;
     let mut session = service.sign_in(&tx, caller, &user, "password").await?;
     tx.commit().await?;
-    session.weak_password = weak.and_then(|error| {
-        Some(json!({ "message": error.message(), "reasons": error.weak_reasons()? }))
-    });
+    session.weak_password =
+        weak.and_then(|error| Some(json!({ "message": error.message(), "reasons": error.weak_reasons()? })));
     Ok(session)
 }
 

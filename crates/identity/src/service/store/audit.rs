@@ -1,7 +1,10 @@
 //! `auth.audit_log_entries`: who did what to which account.
 
+use chrono::{DateTime, Utc};
 use longhouse_database::Error;
+use serde::Serialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{Tx, User};
 use crate::service::caller::Caller;
@@ -91,6 +94,61 @@ pub(crate) async fn audit(
         payload["actor_name"] = json!(full_name);
     }
     insert(tx, caller, payload, traits).await
+}
+
+/// An entry as clients see it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct AuditEntry {
+    id: Uuid,
+    payload: Option<Value>,
+    created_at: Option<DateTime<Utc>>,
+    ip_address: String,
+}
+
+/// What entries may be found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AuditField {
+    Author,
+    Action,
+    Type,
+}
+
+impl AuditEntry {
+    /// A page of entries, newest first, and how many there are.
+    pub(crate) async fn page(
+        tx: &Tx,
+        filter: Option<(AuditField, &str)>,
+        limit: i64,
+        offset: i64,
+    ) -> Result<(Vec<Self>, i64), Error> {
+        const MATCHES: &str = " from auth.audit_log_entries where case $1
+              when 'author' then position(lower($2) in lower(payload ->> 'actor_username')) > 0
+                or position(lower($2) in lower(payload ->> 'actor_name')) > 0
+              when 'action' then position(lower($2) in lower(payload ->> 'action')) > 0
+              when 'type' then position(lower($2) in lower(payload ->> 'log_type')) > 0
+              else $2 = '' end";
+        let (field, text) = match filter {
+            None => ("", ""),
+            Some((AuditField::Author, text)) => ("author", text),
+            Some((AuditField::Action, text)) => ("action", text),
+            Some((AuditField::Type, text)) => ("type", text),
+        };
+        let sql = const_format::concatcp!(
+            "select id, payload, created_at, ip_address",
+            MATCHES,
+            " order by created_at desc, id limit $3 offset $4"
+        );
+        let rows = tx.query(sql, &[&field, &text, &limit, &offset]).await?;
+        let count = const_format::concatcp!("select count(*)", MATCHES);
+        let total = tx.query(count, &[&field, &text]).await?;
+        let read = |row: &tokio_postgres::Row| Self {
+            id: row.get("id"),
+            payload: row.get("payload"),
+            created_at: row.get("created_at"),
+            ip_address: row.get("ip_address"),
+        };
+        Ok((rows.iter().map(read).collect(), total.first().map_or(0, |row| row.get(0))))
+    }
 }
 
 /// Records what one of the project's own servers did, with the service key.

@@ -13,7 +13,7 @@ mod rotation;
 mod sessions;
 mod users;
 
-pub(crate) use audit::{Action, audit, audit_service};
+pub(crate) use audit::{Action, AuditEntry, AuditField, audit, audit_service};
 pub(crate) use challenges::Challenge;
 pub(crate) use factors::{Factor, FactorStatus, FactorType, NewFactor, StoredFactor};
 pub(crate) use flow_states::FlowState;

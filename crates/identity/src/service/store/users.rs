@@ -162,6 +162,52 @@ impl User {
         Ok((rows.iter().map(Self::read).collect(), total.first().map_or(0, |row| row.get(0))))
     }
 
+    /// As [`Self::page`], of those whose address or full name holds the text; perhaps oldest first.
+    pub(crate) async fn search(
+        tx: &Tx,
+        text: &str,
+        oldest_first: bool,
+        limit: i64,
+        offset: i64,
+    ) -> Result<(Vec<Self>, i64), Error> {
+        if text.is_empty() && !oldest_first {
+            return Self::page(tx, limit, offset).await;
+        }
+        const MATCHES: &str = " from auth.users u where $1 = ''
+            or position(lower($1) in lower(u.email)) > 0
+            or position(lower($1) in lower(u.raw_user_meta_data ->> 'full_name')) > 0";
+        let sql = const_format::concatcp!(
+            "select ",
+            COLUMNS,
+            MATCHES,
+            " order by case when $2 then u.created_at end, case when not $2 then u.created_at end desc, u.id
+              limit $3 offset $4"
+        );
+        let rows = tx.query(sql, &[&text, &oldest_first, &limit, &offset]).await?;
+        let count = const_format::concatcp!("select count(*)", MATCHES);
+        let total = tx.query(count, &[&text]).await?;
+        Ok((rows.iter().map(Self::read).collect(), total.first().map_or(0, |row| row.get(0))))
+    }
+
+    /// Takes out of an account whatever names a person; its id stays, for what refers to it.
+    pub(crate) async fn soft_delete(tx: &Tx, user: &Self) -> Result<(), Error> {
+        // As Supabase Auth does: hashes of id and name, so that the names are free and nobody can be recognised.
+        const USER: &str = "update auth.users set
+            email = case when email <> '' then translate(rtrim(encode(sha256(convert_to(id::text || email, 'utf8')),
+              'base64'), '='), '+/', '-_') else email end,
+            phone = case when phone <> '' then left(translate(encode(sha256(convert_to(id::text || phone, 'utf8')),
+              'base64'), '+/', '-_'), 15) else phone end,
+            email_change = '', phone_change = '', encrypted_password = '', confirmation_token = '', recovery_token = '',
+            email_change_token_current = '', email_change_token_new = '', phone_change_token = '',
+            reauthentication_token = '', raw_user_meta_data = '{}', raw_app_meta_data = '{}', deleted_at = now(),
+            updated_at = now() where id = $1";
+        const IDENTITIES: &str = "update auth.identities set identity_data = '{}', updated_at = now(),
+            provider_id = translate(rtrim(encode(sha256(convert_to(user_id::text || provider || ':' || provider_id,
+              'utf8')), 'base64'), '='), '+/', '-_') where user_id = $1";
+        tx.execute(USER, &[&user.id]).await?;
+        tx.execute(IDENTITIES, &[&user.id]).await.map(drop)
+    }
+
     /// Inserts an account.
     ///
     /// # Errors
