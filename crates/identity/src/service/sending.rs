@@ -68,22 +68,6 @@ impl AuthService {
         change_user(tx, user.id, &change).await
     }
 
-    /// Mails the code and link with which somebody takes an account that was made for them.
-    pub(crate) async fn send_invite(
-        &self,
-        tx: &Tx,
-        user: &User,
-        redirect_to: &str,
-    ) -> Result<User, AuthApiError> {
-        self.check_frequency(user.invited_at)?;
-        let mail =
-            Sending { kind: MailKind::Invite, token: TokenKind::Confirmation, challenge: None, redirect_to };
-        self.mail_code(tx, user, mail, &user.email).await?;
-        let change =
-            UserChange { invited_at: now(), confirmation_sent_at: now(), ..UserChange::default() };
-        change_user(tx, user.id, &change).await
-    }
-
     /// Mails the code and link that let somebody in who has forgotten the password.
     pub(crate) async fn send_recovery(
         &self,

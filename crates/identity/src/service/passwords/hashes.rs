@@ -86,17 +86,6 @@ pub(super) fn is_supported(stored: &str) -> bool {
     }
 }
 
-/// Whether a hash is of a kind that can be verified, and whole.
-pub(super) fn is_supported(stored: &str) -> bool {
-    if stored.starts_with("$2") {
-        return stored.len() == 60 && bcrypt_cost(stored).is_some_and(|cost| (4..=MOST_BCRYPT_COST).contains(&cost));
-    }
-    match stored.strip_prefix("$fbscrypt$") {
-        Some(parts) => FirebaseHash::parse(parts).is_some(),
-        None => Argon2Hash::parse(stored).is_some(),
-    }
-}
-
 /// Whether a stored hash is of that kind, but was made at less cost.
 pub(super) fn is_cheaper(stored: &str, than: PasswordHash) -> bool {
     match than {
