@@ -11,9 +11,9 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use http::header::{
-    ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE,
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LOCATION, REFERRER_POLICY, RETRY_AFTER,
-    STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ACCEPT_RANGES, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH,
+    CONTENT_LOCATION, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LOCATION, REFERRER_POLICY,
+    RETRY_AFTER, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -124,6 +124,9 @@ async fn observe(State(shared): State<Arc<Shared>>, mut request: Request, next: 
     let span = tracing::info_span!(
         "request", id = id.as_str(), method = %method, path = request.uri().path(), client = %client.0
     );
+    if asks_what_is_served(&request) && shared.streams(request.uri().path()) {
+        *request.method_mut() = plain_options();
+    }
     let extensions = request.extensions_mut();
     extensions.insert(id.clone());
     extensions.insert(client);
@@ -149,8 +152,21 @@ async fn observe(State(shared): State<Arc<Shared>>, mut request: Request, next: 
     response
 }
 
+/// `OPTIONS` by which a client asks a protocol for its abilities, as TUS has it, and not a browser's preflight.
+fn asks_what_is_served(request: &Request) -> bool {
+    *request.method() == Method::OPTIONS && !request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// Such a request while it passes the CORS layer, which answers every other `OPTIONS` itself.
+fn plain_options() -> Method {
+    Method::from_bytes(b"PLAIN-OPTIONS").expect("a token is a method")
+}
+
 /// The innermost layer: what a request may take from us.
-async fn bounds(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+async fn bounds(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
+    if *request.method() == plain_options() {
+        *request.method_mut() = Method::OPTIONS;
+    }
     if let Some(rate) = &shared.rate {
         let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
         let client = request.extensions().get::<ClientIp>().copied();
@@ -264,6 +280,16 @@ fn cors(origins: &[String]) -> CorsLayer {
             HeaderName::from_static("x-ratelimit-limit"),
             HeaderName::from_static("x-ratelimit-remaining"),
             HeaderName::from_static("x-ratelimit-reset"),
+            HeaderName::from_static("tus-checksum-algorithm"),
+            HeaderName::from_static("tus-extension"),
+            HeaderName::from_static("tus-max-size"),
+            HeaderName::from_static("tus-resumable"),
+            HeaderName::from_static("tus-version"),
+            HeaderName::from_static("upload-defer-length"),
+            HeaderName::from_static("upload-expires"),
+            HeaderName::from_static("upload-length"),
+            HeaderName::from_static("upload-metadata"),
+            HeaderName::from_static("upload-offset"),
         ])
         .max_age(Duration::from_secs(3600))
 }
