@@ -6,6 +6,7 @@
 //! | [`blobs`] | bytes under random versions; the only part that knows where they are |
 //! | [`buckets`] | `/bucket`: rows, limits |
 //! | [`objects`] | `/object`: upload, download, list, move, copy, delete, signed URLs |
+//! | `tus` | `/upload/resumable`: uploads in pieces, which survive their server |
 //! | [`ledger`] | bytes without a row: uploads on their way, the sweeper |
 //!
 //! An upload: permission is tried as the caller and rolled back → the ledger enters a new version as pending → the
@@ -26,6 +27,7 @@ pub mod objects;
 mod routes;
 pub mod signing;
 mod storage;
+mod tus;
 
 pub use error::Error;
 pub use storage::{Authenticate, Caller, Options, Storage};

@@ -6,7 +6,7 @@ use axum::{Json, Router};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
-use crate::{Error, Storage, buckets, objects};
+use crate::{Error, Storage, buckets, objects, tus};
 
 impl Storage {
     /// The service, to be nested at `/storage/v1`. Bodies and times are bounded by the routes themselves.
@@ -14,6 +14,7 @@ impl Storage {
         Router::new()
             .merge(buckets::router())
             .merge(objects::router())
+            .merge(tus::router())
             .route("/health", get(health))
             .route("/status", get(async || StatusCode::OK))
             .fallback(nowhere)

@@ -96,11 +96,12 @@ impl Storage {
         })
     }
 
-    /// One round: everything that is due.
+    /// One round: everything that is due, pieces of uploads that were not completed in time included.
     ///
     /// # Errors
     /// The database. A store that fails is counted instead, so that one bad blob does not keep the others.
     pub async fn sweep(&self, options: SweepOptions) -> Result<Swept, Error> {
+        self.expire_uploads().await?;
         let mut total = Swept::default();
         loop {
             let (leased, swept) = self.sweep_batch(options).await?;

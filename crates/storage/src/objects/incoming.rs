@@ -230,7 +230,7 @@ fn parsed_metadata(text: &str) -> Result<Value, Error> {
 }
 
 /// A value that goes into a response's header one day.
-pub(super) fn sendable(what: &str, text: &str) -> Result<String, Error> {
+pub(crate) fn sendable(what: &str, text: &str) -> Result<String, Error> {
     let fits = text.len() <= 1000 && HeaderValue::from_str(text).is_ok() && text.is_ascii();
     if fits {
         return Ok(text.to_owned());

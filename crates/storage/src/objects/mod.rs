@@ -13,6 +13,7 @@ mod upload;
 
 pub use download::Found;
 pub use incoming::limited;
+pub(crate) use incoming::{arriving, sendable};
 pub use list::{Level, ListedObject, Listing};
 pub use relocate::{Copying, Override};
 pub use serve::{Serving, respond};

@@ -194,6 +194,11 @@ impl TestStorage {
         self.storage.sweep(at_once).await.unwrap()
     }
 
+    /// For another server of the same database.
+    pub(crate) fn authenticator_url(&self) -> SecretString {
+        self._test_database.authenticator_url.clone()
+    }
+
     /// Files on the disk.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         files(self.folder.path().into())

@@ -9,4 +9,5 @@ mod listing;
 mod refusals;
 mod relocating;
 mod signing;
+mod tus;
 mod uploads;
