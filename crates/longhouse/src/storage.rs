@@ -15,8 +15,6 @@ use crate::storage_v1;
 
 #[derive(Args)]
 pub(crate) struct StorageArgs {
-    #[command(flatten)]
-    settings: SettingsArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -28,6 +26,8 @@ enum Command {
         after_help = "Examples:\n  longhouse storage check\n  longhouse storage check --verify\n  longhouse storage check --prune\n\nThe server may be running. Exit code: 0 all belongs together, 1 something was found and is still there"
     )]
     Check {
+        #[command(flatten)]
+        settings: SettingsArgs,
         /// Remove both
         #[arg(long)]
         prune: bool,
@@ -38,11 +38,11 @@ enum Command {
 }
 
 pub(crate) async fn run(args: StorageArgs) -> miette::Result<ExitCode> {
-    let config = args.settings.load()?.config;
+    let Command::Check { settings, prune, verify } = args.command;
+    let config = settings.load()?.config;
     if config.supabase.url.is_some() {
         return Err(miette!("a hosted project keeps its own files: there is nothing to check here"));
     }
-    let Command::Check { prune, verify } = args.command;
     if config.database.url.is_none() && !config.data.join("postgres").exists() {
         return Err(miette!(
             "{} holds no database: name the data folder with --data, or set DATABASE_URL",

@@ -1,5 +1,5 @@
 //! Named points of no return, at which a test can end the process (feature `failpoints`; otherwise nothing is left of
-//! them). `LONGHOUSE_FAILPOINT=upload.durable` ends the process the first time it comes by.
+//! them). `LONGHOUSE_TEST_FAILPOINT=upload.durable` ends the process the first time it comes by.
 
 /// Every point, in the order in which a request passes them.
 pub const POINTS: &[&str] = &[
@@ -26,7 +26,7 @@ pub const POINTS: &[&str] = &[
 pub fn reach(point: &'static str) {
     debug_assert!(POINTS.contains(&point), "{point} is not listed");
     static WANTED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
-    let wanted = WANTED.get_or_init(|| std::env::var("LONGHOUSE_FAILPOINT").ok());
+    let wanted = WANTED.get_or_init(|| std::env::var("LONGHOUSE_TEST_FAILPOINT").ok());
     if wanted.as_deref() == Some(point) {
         std::process::abort();
     }

@@ -57,6 +57,7 @@ pub(crate) struct TestStorage {
     pub(crate) storage: Storage,
     pub(crate) owner: Client,
     pub(crate) folder: TempDir,
+    pub(crate) database_url: SecretString,
     pub(crate) client: reqwest::Client,
     drain: Drain,
     // Dropped last: everything above uses it.
@@ -136,8 +137,9 @@ impl TestStorage {
         let storage = storage(&test_database.authenticator_url, folder.path().into()).await;
         let (address, drain) = served(&storage).await;
         let owner = connect_client(&options(&test_database.owner_url)).await.unwrap();
+        let database_url = test_database.authenticator_url.clone();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { address, storage, owner, folder, client, drain, _test_database: test_database }
+        Self { address, storage, owner, folder, database_url, client, drain, _test_database: test_database }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test, also in the tests' own functions
 
 mod buckets;
+mod checking;
 mod downloads;
+mod failpoints;
 mod harness;
 mod ledger;
 mod listing;
