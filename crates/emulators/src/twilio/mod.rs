@@ -1,4 +1,4 @@
-//! A strict emulation of Twilio for one inbound phone call.
+//! A strict emulation of Twilio for one inbound phone call, and for text messages ([`messages`]).
 //!
 //! [`Caller`] dials a number: it posts the signed voice webhook, acts out the TwiML, opens the media
 //! stream, speaks 20 ms frames by a true clock, plays what comes back at 8 kHz, echoes marks when
@@ -24,6 +24,7 @@ pub mod frames;
 mod hearing;
 mod leg;
 mod line;
+pub mod messages;
 mod playback;
 mod report;
 mod signature;
