@@ -6,6 +6,7 @@
 //!
 //! * [`openai`]: an `OpenAI` Realtime (GA) server over WebSocket.
 //! * [`oidc`]: an OpenID Connect provider with real keys, which can also be Azure, Apple, GitHub or Discord.
+//! * [`smtp`]: a mail server that keeps what it gets.
 //! * [`twilio`]: a caller: signed webhook, media stream, marks, and the far end's recording.
 //! * [`speech`]: speech at 8 kHz that carries its own words, their decoder, and voice activity detection.
 //! * [`g711`]: mu-law and a-law.
@@ -13,5 +14,6 @@
 pub mod g711;
 pub mod oidc;
 pub mod openai;
+pub mod smtp;
 pub mod speech;
 pub mod twilio;

@@ -68,7 +68,10 @@ pub(super) async fn begin(
         return fail(&shared, &site, &pending, error, message);
     }
     let hinted = get("login_hint").and_then(|hint| {
-        lock(&shared.people).iter().find(|person| person.email == hint).map(|person| person.sub.clone())
+        lock(&shared.people)
+            .iter()
+            .find(|person| person.email == hint || person.sub == hint)
+            .map(|person| person.sub.clone())
     });
     if let Some(sub) = hinted {
         return approve(&shared, &site, &uri, pending, sub);

@@ -2,7 +2,7 @@
 //!
 //! One server plays several sites, each at its own base address: a plain issuer ([`Server::issuer`]), tenants of
 //! Azure ([`Server::azure`]), Apple ([`Server::apple`]), GitHub and Discord ([`Server::url`]). A browser gets a small
-//! page to choose a person on; `login_hint` with a person's address skips it. Sources: RFC 6749, 6750, 7517, 7636,
+//! page to choose a person on; `login_hint` with a person's address or id skips it. Sources: RFC 6749, 6750, 7517, 7636,
 //! 9207, OpenID Connect Core and Discovery 1.0, and the sites' own references as of November 2026.
 //!
 //! ```no_run
