@@ -32,6 +32,7 @@ use axum::middleware::from_fn;
 use longhouse_database::Database;
 
 pub use error::AuthApiError;
+pub use mail::{TemplateError, check_mail_templates};
 pub use options::{
     AuthOptions, EmailOptions, LimitOptions, MfaOptions, PasswordHash, PasswordOptions, PhoneOptions,
     ProviderOptions, SessionOptions, SmtpOptions, TwilioSms,

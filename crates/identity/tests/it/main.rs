@@ -2,6 +2,14 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test, also in the tests' own functions
 #![allow(dead_code)] // the harness serves several areas of tests
 
+mod accounts;
+mod admin;
+mod authenticator;
 mod harness;
+mod hooks;
+mod key_ring;
 mod keys;
+mod mfa;
+mod oauth;
+mod passkeys;
 mod tokens;

@@ -3,12 +3,27 @@
 //! An answer therefore never waits for a mail server, tells nothing about whether an account exists, and a crash
 //! loses no mail.
 
+mod go_template;
+mod outbox;
+mod plain_text;
+mod smtp;
+mod templates;
+mod worker;
+
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::error::AuthApiError;
 use super::options::AuthOptions;
 use super::store::Tx;
+use smtp::Smtp;
+use templates::Templates;
+
+pub(crate) use outbox::OutboxMail;
+pub(crate) use templates::Rendered;
+pub use templates::TemplateError;
 
 /// What a mail is about; each has a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +37,19 @@ pub(crate) enum MailKind {
 }
 
 impl MailKind {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Confirmation,
+        Self::Recovery,
+        Self::MagicLink,
+        Self::Invite,
+        Self::EmailChange,
+        Self::Reauthentication,
+    ];
+
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Confirmation => "confirmation",
@@ -63,15 +91,41 @@ pub(crate) struct Message<'a> {
     pub(crate) user_metadata: &'a Map<String, Value>,
 }
 
-/// Writes mail into the outbox.
+/// Writes mail into the outbox, and takes it from there.
 pub(crate) struct Mailer {
     external_url: String,
     site_url: String,
+    templates: Templates,
+    delivery: Delivery,
+}
+
+/// Where mail goes.
+enum Delivery {
+    Smtp(Arc<Smtp>),
+    /// The mailbox page shows it.
+    Mailbox,
+    /// Nowhere.
+    None,
 }
 
 impl Mailer {
     pub(crate) fn new(options: &AuthOptions) -> Self {
+        let templates = match options.templates.as_deref().map(Templates::load) {
+            None => Templates::built_in(),
+            Some(Ok(templates)) => templates,
+            Some(Err(error)) => {
+                tracing::error!(%error, "mail is written from the built-in templates");
+                Templates::built_in()
+            }
+        };
+        let delivery = match &options.smtp {
+            Some(smtp) => Delivery::Smtp(Arc::new(Smtp::new(smtp))),
+            None if options.mailbox => Delivery::Mailbox,
+            None => Delivery::None,
+        };
         Self {
+            templates,
+            delivery,
             external_url: options.external_url.as_str().trim_end_matches('/').to_owned(),
             site_url: options.site_url.as_str().trim_end_matches('/').to_owned(),
         }
@@ -103,4 +157,21 @@ impl Mailer {
         query.append_pair("redirect_to", redirect_to);
         format!("{}/verify?{}", self.external_url, query.finish())
     }
+
+    /// A mail as it leaves, or left.
+    pub(crate) fn render(&self, kind: &str, variables: &Value) -> Result<Rendered, TemplateError> {
+        let kind = MailKind::of(kind).ok_or_else(|| TemplateError::Syntax {
+            name: kind.to_owned(),
+            what: "there is no such kind of mail".to_owned(),
+        })?;
+        self.templates.render(kind, variables)
+    }
+}
+
+/// Checks an operator's mail templates.
+///
+/// # Errors
+/// The first mistake.
+pub fn check_mail_templates(folder: &std::path::Path) -> Result<(), TemplateError> {
+    Templates::load(folder).map(drop)
 }

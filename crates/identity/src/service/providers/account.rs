@@ -7,10 +7,9 @@ use uuid::Uuid;
 use super::Profile;
 use super::linking::{Decision, Known, decide, trusted};
 use crate::service::AuthService;
+use crate::service::accounts::{self, confirm_email};
 use crate::service::caller::Caller;
-use crate::service::codes::{new_code, token_hash};
 use crate::service::error::AuthApiError;
-use crate::service::mail::{MailKind, Message};
 use crate::service::store::{
     Action, Identity, NewIdentity, NewUser, OneTimeToken, TokenKind, Tx, User, UserChange, audit,
 };
@@ -95,14 +94,14 @@ pub(crate) async fn arrive(
     }
     let user = drop_unconfirmed(tx, &user, identity, &profile.data).await?;
     if profile.email_verified() || autoconfirm {
-        let user = confirm(tx, &user).await?;
+        let user = confirm_email(tx, &user).await?;
         audit(tx, caller, &user, Action::UserSignedUp, json!({ "provider": provider })).await?;
         return Ok(Arrival::Account(Box::new(user)));
     }
     let message = if user.email.is_empty() {
         format!("Unverified email with {provider}. Verify the email with {provider} in order to sign in")
     } else {
-        service.mail_confirmation(tx, &user).await?;
+        service.send_confirmation(tx, &user, None, service.options.site_url.as_str()).await?;
         format!(
             "Unverified email with {provider}. A confirmation email has been sent to your {provider} email"
         )
@@ -145,13 +144,13 @@ pub(crate) async fn link(
         let change = UserChange { email: Some(email.to_owned()), ..UserChange::default() };
         user = User::change(tx, user.id, &change).await?.ok_or_else(gone)?;
         if !profile.email_verified() && !service.options.email.autoconfirm {
-            service.mail_confirmation(tx, &user).await?;
+            service.send_confirmation(tx, &user, None, service.options.site_url.as_str()).await?;
             let message = format!(
                 "Unverified email with {provider}. A confirmation email has been sent to your {provider} email"
             );
             return Ok(Arrival::Refused(AuthApiError::unprocessable("email_not_confirmed", message)));
         }
-        user = confirm(tx, &user).await?;
+        user = confirm_email(tx, &user).await?;
         if user.is_anonymous {
             let change = UserChange { is_anonymous: Some(false), ..UserChange::default() };
             user = User::change(tx, user.id, &change).await?.ok_or_else(gone)?;
@@ -183,7 +182,7 @@ pub(crate) async fn accept_invite(
     let identity = insert_identity(tx, &user, provider, profile).await?;
     audit(tx, caller, &user, Action::InviteAccepted, json!({ "provider": provider })).await?;
     let user = drop_unconfirmed(tx, &user, identity.identity_id, &profile.data).await?;
-    Ok(Arrival::Account(Box::new(confirm(tx, &user).await?)))
+    Ok(Arrival::Account(Box::new(confirm_email(tx, &user).await?)))
 }
 
 /// Waits for other requests that are about the same person, so that two first sign-ins at once make one account.
@@ -248,7 +247,7 @@ fn linked(identity: &Identity) -> Value {
 
 async fn merge_metadata(tx: &Tx, user: &User, data: &Map<String, Value>) -> Result<User, AuthApiError> {
     let mut metadata = user.user_metadata.clone();
-    metadata.extend(data.clone());
+    accounts::merge_metadata(&mut metadata, data);
     let change = UserChange { user_metadata: Some(metadata), ..UserChange::default() };
     Ok(User::change(tx, user.id, &change).await?.ok_or_else(gone)?)
 }
@@ -289,40 +288,4 @@ async fn drop_unconfirmed(
         Identity::delete(tx, identity.identity_id).await?;
     }
     with_providers(tx, &user).await
-}
-
-/// Marks the address as confirmed; what was sent to confirm it is void.
-async fn confirm(tx: &Tx, user: &User) -> Result<User, AuthApiError> {
-    OneTimeToken::clear_all(tx, user.id).await?;
-    let mut metadata = user.user_metadata.clone();
-    metadata.insert("email_verified".into(), json!(true));
-    let change = UserChange {
-        email_confirmed_at: Some(Some(Utc::now())),
-        user_metadata: Some(metadata),
-        ..UserChange::default()
-    };
-    Ok(User::change(tx, user.id, &change).await?.ok_or_else(gone)?)
-}
-
-impl AuthService {
-    /// Mails a link that confirms the account's address.
-    async fn mail_confirmation(&self, tx: &Tx, user: &User) -> Result<(), AuthApiError> {
-        let code = new_code(self.options.email.otp_length);
-        let hash = token_hash(&user.email, &code);
-        OneTimeToken::put(tx, user.id, TokenKind::Confirmation, &hash, &user.email).await?;
-        let message = Message {
-            kind: MailKind::Confirmation,
-            user_id: user.id,
-            to: &user.email,
-            new_email: "",
-            code: &code,
-            token_hash: &hash,
-            redirect_to: self.options.site_url.as_str(),
-            user_metadata: &user.user_metadata,
-        };
-        self.mailer.enqueue(tx, &message).await?;
-        let change = UserChange { confirmation_sent_at: Some(Some(Utc::now())), ..UserChange::default() };
-        User::change(tx, user.id, &change).await?;
-        Ok(())
-    }
 }
