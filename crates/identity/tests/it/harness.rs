@@ -9,7 +9,7 @@ use longhouse_database::testing::{TemplateDatabase, TestDatabase};
 use longhouse_database::tokio_postgres::{self, Client, NoTls};
 use longhouse_database::{Database, DatabaseOptions, bootstrap};
 use longhouse_identity::service::{AuthOptions, AuthService, PasswordHash, Signer};
-use longhouse_identity::{ProjectKeys, Verifier};
+use longhouse_identity::{KeyRing, ProjectKeys, Verifier};
 use longhouse_server::{Drain, Listener, Stack, serve};
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
@@ -22,6 +22,8 @@ pub(crate) struct TestAuth {
     pub(crate) service: AuthService,
     pub(crate) database: Database,
     pub(crate) keys: ProjectKeys,
+    /// Reads the tables when a test refreshes it.
+    pub(crate) ring: KeyRing,
     /// A superuser, who sees and changes every row.
     pub(crate) sql: Client,
     client: reqwest::Client,
@@ -80,7 +82,9 @@ impl TestAuth {
         (limits.token, limits.anonymous, limits.mfa, limits.failures_per_account) = (0, 0, 0, 0);
         change(&mut options);
         let keys = ProjectKeys::generate();
-        let service = AuthService::new(options, database.clone(), Verifier::new(&keys), Signer::new(&keys));
+        let ring = KeyRing::new(&keys).with_database(database.clone());
+        let (verifier, signer) = (Verifier::of(&keys, &ring), Signer::of(&ring));
+        let service = AuthService::new(options, database.clone(), verifier, signer);
         let settings = longhouse_config::Server {
             rate_limit_per_second: 0,
             trusted_proxies: vec![address.ip()],
@@ -94,7 +98,7 @@ impl TestAuth {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .unwrap();
-        Self { address, service, database, keys, sql, client, _test_database: test_database }
+        Self { address, service, database, keys, ring, sql, client, _test_database: test_database }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -193,7 +197,7 @@ impl TestAuth {
     /// Claims of an access token, verified.
     pub(crate) fn claims(&self, session: &Value) -> Map<String, Value> {
         let token = session["access_token"].as_str().unwrap();
-        let claims = Verifier::new(&self.keys).verify(token).unwrap();
+        let claims = Verifier::of(&self.keys, &self.ring).verify(token).unwrap();
         serde_json::from_str(claims.json()).unwrap()
     }
 }
