@@ -29,6 +29,9 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 const BEYOND_THE_API: &[&str] =
     &["jwt", "db_anon_role", "db_pre_config", "openapi_server_proxy_uri", "server_cors", "server_trace"];
 
+/// The role whose settings are the project's, whichever role connects.
+const AUTHENTICATOR: &str = "authenticator";
+
 /// What requests are answered by.
 #[derive(Debug, Clone)]
 pub struct Current {
@@ -217,7 +220,7 @@ async fn load_config(options: &ReloadOptions) -> Result<Current, ReloadError> {
         Standalone::load(file.as_deref(), environment.iter().cloned())?;
     if standalone.db_config {
         let client = connect_client(&options.database).await?;
-        match database_settings(&client, standalone.pre_config.as_ref()).await {
+        match database_settings(&client, standalone.pre_config.as_ref(), None).await {
             Ok(found) => standalone = Standalone::from_settings(&settings.with_database(found))?,
             // As PostgREST does: the other sources must do.
             Err(error) => {
@@ -235,7 +238,7 @@ async fn load_config(options: &ReloadOptions) -> Result<Current, ReloadError> {
 /// The project's options; a mistake in the database's must not keep the server from starting.
 async fn project_config(database: &DatabaseOptions, settings: &Settings) -> Result<Current, ReloadError> {
     let client = connect_client(database).await?;
-    let configured = match database_settings(&client, None).await {
+    let configured = match database_settings(&client, None, Some(AUTHENTICATOR)).await {
         Ok(found) => {
             let ours =
                 |(name, _): &(String, String)| !BEYOND_THE_API.iter().any(|part| name.starts_with(part));

@@ -98,12 +98,12 @@ const IN_DATABASE: &[&str] = &[
     "url_use_legacy_target_names",
 ];
 
-/// Settings of the connecting role, of all databases first, so that this database's win.
+/// Settings of a role, or of the connecting one, of all databases first, so that this database's win.
 const ROLE_SETTINGS: &str = "
     select substr(s, 7, strpos(s, '=') - 7) as name, substr(s, strpos(s, '=') + 1) as value
     from pg_catalog.pg_db_role_setting r
     cross join lateral unnest(r.setconfig) as u (s)
-    where r.setrole = (select oid from pg_catalog.pg_roles where rolname = current_user)
+    where r.setrole = (select oid from pg_catalog.pg_roles where rolname = coalesce($1, current_user))
       and r.setdatabase in (0, (select oid from pg_catalog.pg_database where datname = current_database()))
       and s like 'pgrst.%'
     order by r.setdatabase";
@@ -184,7 +184,7 @@ pub fn listen_host(host: &str) -> &str {
     }
 }
 
-/// Options from the database: settings of the connecting role there, over its settings everywhere, over what the
+/// Options from the database: settings there of the connecting role, or of the one named, over its settings everywhere, over what the
 /// `db-pre-config` function sets. For [`Settings::with_database`].
 ///
 /// # Errors
@@ -192,9 +192,10 @@ pub fn listen_host(host: &str) -> &str {
 pub async fn database_settings(
     client: &Client,
     pre_config: Option<&QualifiedName>,
+    role: Option<&str>,
 ) -> Result<Vec<(String, String)>, tokio_postgres::Error> {
     client.batch_execute("begin read only").await?;
-    let read = read_database_settings(client, pre_config).await;
+    let read = read_database_settings(client, pre_config, role).await;
     let ended = client.batch_execute("rollback").await;
     let settings = read?;
     ended?;
@@ -204,6 +205,7 @@ pub async fn database_settings(
 async fn read_database_settings(
     client: &Client,
     pre_config: Option<&QualifiedName>,
+    role: Option<&str>,
 ) -> Result<Vec<(String, String)>, tokio_postgres::Error> {
     let mut settings: Vec<(String, String)> = Vec::new();
     if let Some(function) = pre_config {
@@ -219,7 +221,7 @@ async fn read_database_settings(
             }
         }
     }
-    for row in client.query(ROLE_SETTINGS, &[]).await? {
+    for row in client.query(ROLE_SETTINGS, &[&role]).await? {
         let name: String = row.get("name");
         if IN_DATABASE.contains(&name.as_str()) {
             settings.push((name, row.get("value")));

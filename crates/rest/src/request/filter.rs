@@ -9,6 +9,10 @@ pub(crate) type ValueParser = fn(&mut Parser<'_>) -> Parsed<String>;
 
 /// `not.operator.value`: whether negated, and what.
 pub(crate) fn operation(p: &mut Parser<'_>, value: ValueParser) -> Parsed<(bool, Operation)> {
+    // The operator of most filters needs none of the attempts below.
+    if p.takes("eq.") {
+        return Ok((false, Operation::Quantified(QuantifiedOperator::Equal, None, value(p)?)));
+    }
     let negated = p.either(
         |p| {
             p.attempt(|p| {

@@ -19,6 +19,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 
 pub use preferences::Applied;
 pub(crate) use query::UNRESERVED;
@@ -475,8 +476,8 @@ pub struct ApiRequest {
     pub payload: Option<Payload>,
     /// Columns that a write sets: `columns=`, else the payload's keys.
     pub columns: BTreeSet<String>,
-    /// Headers for `request.headers`, lower-case names.
-    pub headers: Vec<(String, String)>,
+    /// Headers for `request.headers`.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Cookies for `request.cookies`.
     pub cookies: Vec<(String, String)>,
     /// `GET`, …

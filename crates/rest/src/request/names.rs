@@ -53,6 +53,11 @@ fn dashed(p: &mut Parser<'_>, part: impl Fn(&mut Parser<'_>) -> Parsed<String>) 
 
 /// A name of a column, relation, alias or hint.
 pub(crate) fn field_name(p: &mut Parser<'_>) -> Parsed<String> {
+    // Blanks and dashes may belong to a name; what comes here cannot.
+    let ends = |next: Option<u8>| matches!(next, None | Some(b',' | b'(' | b')' | b'.' | b':' | b'!'));
+    if let Some(word) = p.word_before(ends) {
+        return Ok(word.to_owned());
+    }
     p.label("field name (* or [a..z0..9_$])", |p| p.either(quoted, |p| dashed(p, identifier)))
 }
 

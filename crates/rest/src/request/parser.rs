@@ -2,7 +2,7 @@
 //!
 //! Errors follow the rules of Haskell's Parsec: what was expected is collected at the furthest position reached, a
 //! parser that consumed input commits to its branch, and `attempt` takes that commitment back. Nothing is recorded
-//! while input is well formed; a failed parse runs once more to explain itself.
+//! while input is well formed, positions included; a failed parse runs once more to explain itself.
 
 use crate::error::Error;
 
@@ -228,9 +228,11 @@ impl<'a> Parser<'a> {
 
     fn advance(&mut self, c: char) {
         self.rest = &self.rest[c.len_utf8()..];
-        self.position = Self::step(self.position, c);
         self.consumed = true;
-        self.error = ParseError::unknown(self.position);
+        if self.explain {
+            self.position = Self::step(self.position, c);
+            self.error = ParseError::unknown(self.position);
+        }
     }
 
     fn peek(&self) -> Option<char> {
@@ -248,6 +250,11 @@ impl<'a> Parser<'a> {
     /// Runs a parser with fresh bookkeeping and hands that back beside its result.
     fn scope<T>(&mut self, parser: impl FnOnce(&mut Self) -> Parsed<T>) -> (Parsed<T>, bool, ParseError) {
         let outer_consumed = std::mem::replace(&mut self.consumed, false);
+        if !self.explain {
+            let result = parser(self);
+            let consumed = std::mem::replace(&mut self.consumed, outer_consumed);
+            return (result, consumed, ParseError::unknown(self.position));
+        }
         let outer_error = std::mem::replace(&mut self.error, ParseError::unknown(self.position));
         let result = parser(self);
         let consumed = std::mem::replace(&mut self.consumed, outer_consumed);
@@ -256,7 +263,9 @@ impl<'a> Parser<'a> {
     }
 
     fn absorb(&mut self, consumed: bool, error: ParseError) {
-        if consumed {
+        if !self.explain {
+            self.consumed |= consumed;
+        } else if consumed {
             self.consumed = true;
             self.error = error;
         } else {
@@ -342,8 +351,41 @@ impl<'a> Parser<'a> {
         expected: &[&'static str],
     ) -> &'a str {
         let start = self.rest;
-        while self.satisfy(&accepts, expected).is_ok() {}
+        if self.explain {
+            while self.satisfy(&accepts, expected).is_ok() {}
+        } else {
+            self.rest = start.trim_start_matches(accepts);
+            self.consumed |= self.rest.len() < start.len();
+        }
         &start[..start.len() - self.rest.len()]
+    }
+
+    /// The word of ASCII letters, digits and `_` that comes next, if `ends` accepts what follows it (none: the input
+    /// ends). A short cut for what grammars would read in the same way with several attempts; there is none while
+    /// reasons are collected.
+    pub(crate) fn word_before(&mut self, ends: impl Fn(Option<u8>) -> bool) -> Option<&'a str> {
+        if self.explain {
+            return None;
+        }
+        let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+        let length = self.rest.bytes().take_while(|byte| is_word(byte)).count();
+        let (word, rest) = self.rest.split_at(length);
+        if word.is_empty() || !ends(rest.bytes().next()) {
+            return None;
+        }
+        self.rest = rest;
+        self.consumed = true;
+        Some(word)
+    }
+
+    /// Takes this text if it comes next; another short cut.
+    pub(crate) fn takes(&mut self, text: &str) -> bool {
+        let rest = self.rest.strip_prefix(text).filter(|_| !self.explain);
+        if let Some(rest) = rest {
+            self.rest = rest;
+            self.consumed = true;
+        }
+        rest.is_some()
     }
 
     /// At least one character that the predicate accepts.

@@ -51,9 +51,7 @@ impl ApiRequest {
             headers: headers
                 .iter()
                 .filter(|(name, _)| *name != header::COOKIE)
-                .map(|(name, value)| {
-                    (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
-                })
+                .map(|(name, value)| (name.clone(), value.clone()))
                 .collect(),
             cookies: text(headers, &header::COOKIE).map(|value| cookies(&value)).unwrap_or_default(),
             method: method.to_string(),

@@ -10,6 +10,17 @@ pub(crate) fn select_list(p: &mut Parser<'_>) -> Parsed<Vec<SelectItem>> {
 }
 
 fn item(p: &mut Parser<'_>) -> Parsed<SelectItem> {
+    // Most items are bare names.
+    if let Some(name) = p.word_before(|next| matches!(next, None | Some(b',' | b')'))) {
+        let field = Field { name: name.to_owned(), json_path: Vec::new() };
+        return Ok(SelectItem::Column {
+            field,
+            cast: None,
+            alias: None,
+            aggregate: None,
+            aggregate_cast: None,
+        });
+    }
     p.either(
         |p| {
             let mut embed = p.attempt(spread)?;

@@ -322,7 +322,9 @@ fn headers_and_cookies_are_kept_apart() {
     let headers = [("cookie", "a=b; c=d=e; f"), ("x-one", "1"), ("authorization", "Bearer x")];
     let parsed = request("GET", "/t?x=eq.1", &headers, "").unwrap();
     let pair = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-    assert_eq!(parsed.headers, [("x-one", "1"), ("authorization", "Bearer x")].map(pair));
+    let headers: Vec<_> =
+        parsed.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("text"))).collect();
+    assert_eq!(headers, [("x-one", "1"), ("authorization", "Bearer x")]);
     assert_eq!(parsed.cookies, [("a", "b"), ("c", "d=e"), ("f", "")].map(pair));
     assert_eq!((parsed.method.as_str(), parsed.path.as_str()), ("GET", "/t"));
 }
