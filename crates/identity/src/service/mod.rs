@@ -14,6 +14,7 @@ mod limits;
 mod mail;
 mod mfa;
 mod options;
+mod pages;
 mod passwords;
 mod providers;
 mod redirects;
@@ -44,6 +45,7 @@ use crate::Verifier;
 use limits::Limits;
 use mail::Mailer;
 use passwords::Passwords;
+use pages::Pages;
 use providers::Providers;
 use redirects::RedirectRules;
 use sms::SmsSender;
@@ -57,6 +59,7 @@ pub struct AuthService {
     pub(crate) signer: Signer,
     pub(crate) mailer: Arc<Mailer>,
     pub(crate) providers: Arc<Providers>,
+    pub(crate) pages: Arc<Pages>,
     pub(crate) passwords: Passwords,
     pub(crate) redirects: Arc<RedirectRules>,
     pub(crate) limits: Arc<Limits>,
@@ -82,6 +85,7 @@ impl AuthService {
             signer,
             mailer,
             providers,
+            pages: Arc::new(Pages::new()),
             hook_call,
         }
     }
@@ -89,6 +93,12 @@ impl AuthService {
     /// All endpoints, to be nested at `/auth/v1`.
     pub fn router(&self) -> Router {
         routes::router().layer(from_fn(error::by_api_version)).with_state(self.clone())
+    }
+
+    /// `/mailbox`: the page that shows mail where no mail server is configured, to be merged at the root. It answers
+    /// clients on this machine and holders of the service key; others get 403.
+    pub fn mailbox_router(&self) -> Router {
+        routes::mailbox().layer(from_fn(error::by_api_version)).with_state(self.clone())
     }
 }
 

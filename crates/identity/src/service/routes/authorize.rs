@@ -5,13 +5,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use http::header::{CACHE_CONTROL, LOCATION};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::service::AuthService;
 use crate::service::codes::CodeChallenge;
 use crate::service::error::AuthApiError;
+use crate::service::pages::wants_html;
 use crate::service::providers::{Request, new_verifier};
 use crate::service::redirects::RedirectTo;
 use crate::service::store::{self, FlowState, OAuthClientState, OneTimeToken, TokenKind};
@@ -26,9 +27,19 @@ pub(super) fn router() -> Router<AuthService> {
 async fn authorize(
     State(service): State<AuthService>,
     RedirectTo(redirect_to): RedirectTo,
+    headers: HeaderMap,
     Query(parameters): Parameters,
 ) -> Result<Response, AuthApiError> {
-    begin(&service, &parameters, redirect_to, None).await
+    let begun = begin(&service, &parameters, redirect_to, None).await;
+    match begun {
+        // A person looks at it, and there is nowhere to send them.
+        Err(error) if wants_html(&headers) => {
+            let next = Some(("Back", service.options.site_url.as_str()));
+            let title = "Signing in is not possible this way";
+            Ok(service.pages.message(error.status(), title, error.message(), next))
+        }
+        begun => begun,
+    }
 }
 
 /// Begins a sign-in at a provider; with `linking_target`, for an account that gets the identity.

@@ -12,7 +12,9 @@ mod identities;
 mod invite;
 mod jwks;
 mod logout;
+mod mailbox;
 mod otp;
+mod pages;
 mod passkeys;
 mod reauthenticate;
 mod recover;
@@ -27,6 +29,8 @@ mod verify;
 use axum::Router;
 
 use super::AuthService;
+
+pub(crate) use mailbox::router as mailbox;
 
 /// All of them.
 pub(crate) fn router() -> Router<AuthService> {
@@ -43,6 +47,7 @@ pub(crate) fn router() -> Router<AuthService> {
         .merge(jwks::router())
         .merge(logout::router())
         .merge(otp::router())
+        .merge(pages::router())
         .merge(passkeys::router())
         .merge(reauthenticate::router())
         .merge(recover::router())
