@@ -20,7 +20,7 @@ use crate::api_keys::KnownApiKey;
 use crate::{AuthError, KeyRing, ProjectKeys};
 
 /// Longer tokens are refused unread.
-const MAX_TOKEN: usize = 8 * 1024;
+const MAX_TOKEN: usize = 16 * 1024;
 /// Clocks that may differ, in seconds; PostgREST allows the same.
 const LEEWAY: u64 = 30;
 /// Bytes of claims that are remembered.
