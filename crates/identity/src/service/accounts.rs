@@ -11,8 +11,8 @@ use super::providers::with_providers;
 use super::store::{Identity, NewIdentity, NewUser, OneTimeToken, Tx, User, UserChange};
 use super::tokens::gone;
 
-/// Largest metadata of an account, as JSON. It travels in every access token.
-const MOST_METADATA: usize = 16 * 1024;
+/// Largest metadata of an account, as JSON. It travels in every access token, and those must pass as headers.
+const MOST_METADATA: usize = 8 * 1024;
 
 /// By what an account is named.
 #[derive(Debug, Clone, PartialEq, Eq)]
