@@ -24,6 +24,9 @@ pub enum Error {
     /// Row-level security, a missing right, or no valid key.
     #[error("{0}")]
     AccessDenied(String),
+    /// No key at all, where one is needed.
+    #[error("Invalid Compact JWS")]
+    NoKey,
     /// A bucket that still has objects cannot be deleted.
     #[error("The bucket you tried to delete is not empty")]
     BucketNotEmpty,
@@ -101,6 +104,9 @@ struct Body<'a> {
     code: &'static str,
     error: &'a str,
     message: String,
+    /// What to do, where the message must be the one that clients compare.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'static str>,
 }
 
 impl Error {
@@ -108,7 +114,7 @@ impl Error {
     pub fn status(&self) -> u16 {
         match self {
             Self::NoSuchBucket | Self::NoSuchKey | Self::NoSuchRoute(_) => 404,
-            Self::AccessDenied(_) => 403,
+            Self::AccessDenied(_) | Self::NoKey => 403,
             Self::AlreadyExists | Self::BucketNotEmpty | Self::Referenced => 409,
             Self::InvalidMimeType(_) => 415,
             Self::TooLarge(_) => 413,
@@ -146,7 +152,7 @@ impl Error {
             Self::NoSuchBucket => "NoSuchBucket",
             Self::NoSuchKey => "NoSuchKey",
             Self::AlreadyExists => "ResourceAlreadyExists",
-            Self::AccessDenied(_) => "AccessDenied",
+            Self::AccessDenied(_) | Self::NoKey => "AccessDenied",
             Self::BucketNotEmpty => "ResourceNotEmpty",
             Self::InvalidBucketName => "InvalidBucketName",
             Self::InvalidKey(_) => "InvalidKey",
@@ -173,7 +179,7 @@ impl Error {
             Self::NoSuchBucket => "Bucket not found",
             Self::NoSuchKey => "not_found",
             Self::AlreadyExists => "Duplicate",
-            Self::AccessDenied(_) => "Unauthorized",
+            Self::AccessDenied(_) | Self::NoKey => "Unauthorized",
             Self::InvalidBucketName => "Invalid Input",
             Self::InvalidMimeType(_) => "invalid_mime_type",
             Self::TooLarge(_) => "Payload too large",
@@ -182,6 +188,11 @@ impl Error {
             Self::NoSuchRoute(_) => "Not Found",
             other => other.code(),
         }
+    }
+
+    fn hint(&self) -> Option<&'static str> {
+        matches!(self, Self::NoKey)
+            .then_some("send an API key as `apikey`, or a token as `Authorization: Bearer …`")
     }
 
     /// Whether more of the request's body is on its way, which nobody will read.
@@ -266,6 +277,7 @@ impl IntoResponse for Error {
             code: self.code(),
             error: self.error(),
             message: self.to_string(),
+            hint: self.hint(),
         };
         let mut response = (self.http_status(), Json(&body)).into_response();
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -116,13 +116,11 @@ impl Storage {
     /// Whose request it is.
     ///
     /// # Errors
-    /// [`Error::AccessDenied`] for none or a refused key.
+    /// [`Error::NoKey`], or [`Error::AccessDenied`] for a key that is refused.
     pub fn caller(&self, headers: &HeaderMap, operation: &'static str) -> Result<Caller, Error> {
         match self.identify(headers)? {
             Some(claims) => Ok(Caller::new(claims, operation)),
-            None => Err(Error::AccessDenied(
-                "no API key: send one as `apikey`, or a token as `Authorization: Bearer …`".into(),
-            )),
+            None => Err(Error::NoKey),
         }
     }
 

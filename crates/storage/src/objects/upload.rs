@@ -88,7 +88,8 @@ impl Storage {
             upsert,
             mimetype: incoming.mimetype.clone(),
             content_length: incoming.announced,
-            user_metadata: incoming.user_metadata.clone(),
+            // Clients expect an object, also where nothing was said.
+            user_metadata: Some(incoming.user_metadata.clone().unwrap_or_else(|| json!({}))),
         };
         self.check_upload(caller, &object).await?;
         let (cache_control, robots) = (incoming.cache_control.clone(), incoming.robots.clone());

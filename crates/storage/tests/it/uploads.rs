@@ -33,6 +33,8 @@ async fn uploads_belong_to_their_uploader() {
     assert_eq!(app.files(), [app.folder.path().join("blobs").join(&version[..2]).join(&version)]);
     assert!(app.ledger().await.is_empty());
     assert_eq!(app.text(ANN_, &path).await.unwrap(), "hello");
+    let info = app.call(ANN_, "GET", &format!("/object/info/{path}"), json!({})).await.1;
+    assert_eq!(info["metadata"], json!({}));
 }
 
 #[tokio::test]
@@ -46,7 +48,13 @@ async fn policies_speak_before_the_bytes() {
             refusal("403", "Unauthorized", "new row violates row-level security policy")
         );
     }
-    assert_eq!(app.put(As::Nobody, &path, "x").await.0, 403);
+    let (status, body) = app.put(As::Nobody, &path, "x").await;
+    assert_eq!(
+        (status, body["message"].as_str()),
+        (403, Some("Invalid Compact JWS")),
+        "as clients compare it"
+    );
+    assert!(body["hint"].as_str().unwrap().contains("apikey"));
     let forged = app.client.post(app.url(&format!("/object/{path}"))).bearer_auth("forged").body("x");
     assert_eq!(answer(forged.send().await.unwrap()).await.1["message"], "this key is not valid");
     assert_eq!(
