@@ -3,14 +3,16 @@
 use std::net::SocketAddr;
 
 use longhouse_config::{Config, PasswordHashing};
+use longhouse_database::Database;
 use longhouse_identity::Verifier;
 use longhouse_identity::service::{
     AuthOptions, AuthService, EmailOptions, LimitOptions, MfaOptions, PasswordHash, PasswordOptions,
-    PhoneOptions, ProviderOptions, SessionOptions, Signer, SmtpOptions, TwilioSms,
+    PhoneOptions, ProviderOptions, SessionOptions, Signer, SmtpOptions, TwilioSms, check_mail_templates,
 };
+use longhouse_server::Drain;
+use miette::{IntoDiagnostic, WrapErr};
+use tokio::task::JoinHandle;
 use url::Url;
-
-use crate::platform::Platform;
 
 /// Where it is served.
 pub(crate) const PATH: &str = "/auth/v1";
@@ -18,16 +20,41 @@ pub(crate) const PATH: &str = "/auth/v1";
 /// The bcrypt cost that Supabase uses.
 const BCRYPT_COST: u32 = 10;
 
+/// A running service and the task that sends its mail, which ends when the process drains.
+pub(crate) struct AuthV1 {
+    pub(crate) service: AuthService,
+    pub(crate) mailing: JoinHandle<()>,
+}
+
 /// The service, unless it is switched off or a hosted project has its own.
 pub(crate) fn start(
     config: &Config,
-    platform: &Platform,
+    database: &Database,
     address: SocketAddr,
     verifier: Verifier,
     signer: Signer,
-) -> Option<AuthService> {
-    let serves = config.auth.enabled && config.supabase.url.is_none();
-    serves.then(|| AuthService::new(options(config, address), platform.database.clone(), verifier, signer))
+    drain: &Drain,
+) -> miette::Result<Option<AuthV1>> {
+    if !serves(config) {
+        return Ok(None);
+    }
+    if let Some(folder) = &config.mail.templates {
+        let checked = check_mail_templates(folder).into_diagnostic();
+        checked.wrap_err_with(|| format!("reading the mail templates in {}", folder.display()))?;
+    }
+    let service = AuthService::new(options(config, address), database.clone(), verifier, signer);
+    let mailing = tokio::spawn(service.clone().run_mail(drain.clone()));
+    Ok(Some(AuthV1 { service, mailing }))
+}
+
+/// Whether the service runs here.
+fn serves(config: &Config) -> bool {
+    config.auth.enabled && config.supabase.url.is_none()
+}
+
+/// Whether mail is shown on a page instead of being sent.
+pub(crate) fn has_mailbox(config: &Config) -> bool {
+    serves(config) && config.mail.smtp_host.is_none()
 }
 
 fn options(config: &Config, address: SocketAddr) -> AuthOptions {
@@ -102,7 +129,7 @@ fn options(config: &Config, address: SocketAddr) -> AuthOptions {
             failures_per_account: auth.limit_failures,
         },
         templates: mail.templates.clone(),
-        mailbox: mail.smtp_host.is_none(),
+        mailbox: has_mailbox(config),
         smtp: smtp(config),
         sms: sms(config),
         allow_private_addresses: auth.allow_private_addresses,

@@ -47,14 +47,15 @@ pub(crate) fn table(state: &RunState, secrets: Secrets) -> String {
         ("API URL", state.api_url.clone()),
         ("DB URL", database_url),
         ("Studio URL", state.studio_url.clone().unwrap_or_else(not_yet)),
-        ("Mailbox URL", state.mailbox_url.clone().unwrap_or_else(not_yet)),
+        // With a mail server there is none.
+        ("Mailbox URL", state.mailbox_url.clone().unwrap_or_default()),
         ("Publishable key", state.publishable_key.clone()),
         ("Secret key", secrets.render(&state.secret_key)),
         ("anon key", state.anon_key.clone()),
         ("service_role key", secrets.render(&state.service_role_key)),
         ("JWT secret", secrets.render(&state.jwt_secret)),
     ];
-    rows.iter().fold(String::new(), |mut text, (name, value)| {
+    rows.iter().filter(|(_, value)| !value.is_empty()).fold(String::new(), |mut text, (name, value)| {
         let _ = writeln!(text, "{name:>17}: {value}");
         text
     })

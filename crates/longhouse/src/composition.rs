@@ -23,17 +23,23 @@ use crate::applications::Applications;
 use crate::rest_v1::{self, RestV1};
 use crate::{auth_v1, build, storage_v1};
 
+/// What the routes lead to. A service that is switched off is absent.
+pub(crate) struct Services<'a> {
+    pub(crate) applications: &'a Applications,
+    pub(crate) rest: &'a RestV1,
+    pub(crate) auth: Option<&'a AuthService>,
+    pub(crate) storage: Option<&'a Storage>,
+}
+
 /// Every route behind every layer.
 pub(crate) fn router(
     config: &Config,
-    applications: &Applications,
-    rest: &RestV1,
-    auth: Option<&AuthService>,
-    storage: Option<&Storage>,
+    services: &Services<'_>,
     health: &Health,
     metrics: &Metrics,
     verifier: &Verifier,
 ) -> Router {
+    let Services { applications, rest, auth, storage } = *services;
     let metrics = metrics
         .router()
         .layer(from_fn_with_state((verifier.clone(), behind_proxy(config)), local_or_service));
@@ -45,6 +51,9 @@ pub(crate) fn router(
         .nest_service(rest_v1::PATH, rest.router(verifier.clone()));
     if let Some(auth) = auth {
         router = router.nest(auth_v1::PATH, auth.router());
+        if auth_v1::has_mailbox(config) {
+            router = router.merge(auth.mailbox_router());
+        }
     }
     if let Some(storage) = storage {
         router = router.nest(storage_v1::PATH, storage.router());

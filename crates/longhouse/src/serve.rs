@@ -23,7 +23,9 @@ use secrecy::ExposeSecret;
 use tokio::task::JoinHandle;
 
 use crate::applications::Applications;
+use crate::auth_v1::AuthV1;
 use crate::banner::{Secrets, greeting};
+use crate::composition::Services;
 use crate::offline::Emulated;
 use crate::platform::Platform;
 use crate::rest_v1::RestV1;
@@ -88,6 +90,7 @@ struct Running {
     upkeep: JoinHandle<()>,
     following: JoinHandle<()>,
     rest: RestV1,
+    auth: Option<AuthV1>,
     storage: Option<StorageV1>,
 }
 
@@ -116,19 +119,17 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
     let (ring, following) = follow_keys(config, &keys, &platform).await?;
     let verifier = Verifier::of(&keys, &ring);
     let address = reachable(listener.local_addr());
-    let auth = auth_v1::start(config, &platform, address, verifier.clone(), Signer::of(&ring));
+    let auth =
+        auth_v1::start(config, &platform.database, address, verifier.clone(), Signer::of(&ring), &drain)?;
     let storage =
         storage_v1::start(config, &platform.database, &keys.jwt_secret, verifier.clone(), &drain).await?;
-    let router = composition::router(
-        config,
-        &applications,
-        &rest,
-        auth.as_ref(),
-        storage.as_ref().map(|running| &running.storage),
-        &health,
-        &metrics,
-        &verifier,
-    );
+    let services = Services {
+        applications: &applications,
+        rest: &rest,
+        auth: auth.as_ref().map(|running| &running.service),
+        storage: storage.as_ref().map(|running| &running.storage),
+    };
+    let router = composition::router(config, &services, &health, &metrics, &verifier);
     let state = run_state(config, &keys, &platform, emulated, listener.local_addr());
     state.write(&config.data)?;
 
@@ -141,7 +142,7 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
         tracing::warn!("OPENAI_API_KEY is not set: no model answers calls, callers hear an apology");
     }
     tracing::info!(address = state.api_url, emulated = ?state.emulated, "ready in {milliseconds} ms");
-    Ok(Running { cluster: platform.cluster, openai, drain, serving, upkeep, following, rest, storage })
+    Ok(Running { cluster: platform.cluster, openai, drain, serving, upkeep, following, rest, auth, storage })
 }
 
 impl Running {
@@ -162,6 +163,11 @@ impl Running {
         self.upkeep.abort();
         self.following.abort();
         drop(self.rest);
+        if let Some(auth) = self.auth
+            && let Err(error) = auth.mailing.await
+        {
+            tracing::error!(%error, "the task that sends mail failed");
+        }
         // Its round ends before the database does.
         if let Some(storage) = self.storage
             && let Err(error) = storage.sweeping.await
@@ -226,7 +232,7 @@ fn run_state(
         api_url: format!("http://{}", reachable(address)),
         database_url: platform.shown_url.clone(),
         studio_url: None,
-        mailbox_url: None,
+        mailbox_url: auth_v1::has_mailbox(config).then(|| format!("http://{}/mailbox", reachable(address))),
         anon_key: text(&keys.anon_key),
         service_role_key: text(&keys.service_role_key),
         publishable_key: text(&keys.publishable_key),
