@@ -5,6 +5,7 @@ mod commands;
 mod lifecycle;
 mod project;
 mod rest;
+mod storage;
 
 use std::process::{Command, Output};
 
