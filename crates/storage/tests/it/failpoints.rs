@@ -35,7 +35,8 @@ async fn serve_if_child() {
     let folder = PathBuf::from(std::env::var(FOLDER).unwrap());
     let storage: Storage = harness::storage(&SecretString::from(url), folder).await;
     let (address, drain) = harness::served(&storage).await;
-    writeln!(std::io::stdout(), "\nserving {address}").unwrap();
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "\nserving {address}").unwrap();
     if std::env::var(FAILPOINT).is_ok_and(|point| point.starts_with("sweep")) {
         storage.spawn_sweeper(AT_ONCE, drain.clone());
     }
