@@ -3,7 +3,9 @@
 use axum::response::{Html, IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS};
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use minijinja::Environment;
 use serde_json::{Value, json};
@@ -44,7 +46,13 @@ impl Pages {
     }
 
     /// A page. `form_targets` are further origins that its forms may end at.
-    pub(crate) fn page(&self, status: StatusCode, name: &str, variables: &Value, form_targets: &[String]) -> Response {
+    pub(crate) fn page(
+        &self,
+        status: StatusCode,
+        name: &str,
+        variables: &Value,
+        form_targets: &[String],
+    ) -> Response {
         let template = self.environment.get_template(name);
         let rendered = template.and_then(|template| template.render(minijinja::value::Serde(variables)));
         let html = match rendered {

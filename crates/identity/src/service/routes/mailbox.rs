@@ -44,7 +44,10 @@ impl FromRequestParts<AuthService> for Reader {
 
     async fn from_request_parts(parts: &mut Parts, service: &AuthService) -> Result<Self, AuthApiError> {
         if !service.options.mailbox {
-            return Err(AuthApiError::not_found("feature_disabled", "Mail is sent by a mail server: there is no mailbox"));
+            return Err(AuthApiError::not_found(
+                "feature_disabled",
+                "Mail is sent by a mail server: there is no mailbox",
+            ));
         }
         if is_here(parts) || has_service_key(&parts.headers, service) {
             return Ok(Self);
@@ -75,7 +78,8 @@ fn is_loopback_host(host: &str) -> bool {
         Some(literal) => literal.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
     };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn has_service_key(headers: &HeaderMap, service: &AuthService) -> bool {
@@ -109,7 +113,11 @@ async fn messages(
     Ok(Json(Value::Array(newest(&service, &filter).await?)))
 }
 
-async fn show(_: Reader, State(service): State<AuthService>, Path(id): Path<i64>) -> Result<Response, AuthApiError> {
+async fn show(
+    _: Reader,
+    State(service): State<AuthService>,
+    Path(id): Path<i64>,
+) -> Result<Response, AuthApiError> {
     let mail = describe(&service, &find(&service, id).await?);
     let title = mail["subject"].clone();
     let variables = json!({ "title": title, "wide": true, "mail": mail });
@@ -117,10 +125,15 @@ async fn show(_: Reader, State(service): State<AuthService>, Path(id): Path<i64>
 }
 
 /// The mail itself, for the frame: it can open links in new windows and nothing else.
-async fn html(_: Reader, State(service): State<AuthService>, Path(id): Path<i64>) -> Result<Response, AuthApiError> {
+async fn html(
+    _: Reader,
+    State(service): State<AuthService>,
+    Path(id): Path<i64>,
+) -> Result<Response, AuthApiError> {
     let mail = find(&service, id).await?;
     let rendered = service.mailer.render(&mail.kind, &mail.variables);
-    let html = rendered.map_err(|error| AuthApiError::not_found("validation_failed", error.to_string()))?.html;
+    let html =
+        rendered.map_err(|error| AuthApiError::not_found("validation_failed", error.to_string()))?.html;
     let html = html.replacen("<head>", "<head><base target=\"_blank\">", 1);
     let mut response = Html(html).into_response();
     let policy = "default-src 'none'; style-src 'unsafe-inline'; img-src https: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox";

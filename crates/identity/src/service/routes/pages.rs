@@ -2,11 +2,11 @@
 //!
 //! Their forms are turned into requests to the endpoints that apps use, so that the same rules and limits hold.
 
+use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{DefaultBodyLimit, Form, Query, State};
 use axum::response::Response;
 use axum::routing::{get, post};
-use axum::Router;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use constant_time_eq::constant_time_eq;
@@ -111,15 +111,27 @@ impl Page {
     }
 }
 
-async fn sign_in_page(State(service): State<AuthService>, parts: Parts, Query(carried): Query<Carried>) -> Response {
+async fn sign_in_page(
+    State(service): State<AuthService>,
+    parts: Parts,
+    Query(carried): Query<Carried>,
+) -> Response {
     show(&service, &parts.headers, Page::SignIn, StatusCode::OK, &carried, "", None)
 }
 
-async fn sign_up_page(State(service): State<AuthService>, parts: Parts, Query(carried): Query<Carried>) -> Response {
+async fn sign_up_page(
+    State(service): State<AuthService>,
+    parts: Parts,
+    Query(carried): Query<Carried>,
+) -> Response {
     show(&service, &parts.headers, Page::SignUp, StatusCode::OK, &carried, "", None)
 }
 
-async fn recover_page(State(service): State<AuthService>, parts: Parts, Query(carried): Query<Carried>) -> Response {
+async fn recover_page(
+    State(service): State<AuthService>,
+    parts: Parts,
+    Query(carried): Query<Carried>,
+) -> Response {
     show(&service, &parts.headers, Page::Recover, StatusCode::OK, &carried, "", None)
 }
 
@@ -166,10 +178,12 @@ async fn sign_up(State(service): State<AuthService>, parts: Parts, Form(fields):
         "code_challenge_method": fields.code_challenge_method,
     });
     match call(&service, &parts, "/signup", &carried, body).await {
-        Ok(session) if session.get("access_token").is_some() => match land(&service, &carried, &session).await {
-            Ok(location) => redirect(StatusCode::SEE_OTHER, &location),
-            Err(error) => again(error.status(), error.message()),
-        },
+        Ok(session) if session.get("access_token").is_some() => {
+            match land(&service, &carried, &session).await {
+                Ok(location) => redirect(StatusCode::SEE_OTHER, &location),
+                Err(error) => again(error.status(), error.message()),
+            }
+        }
         Ok(_) => sent(&service, "confirmation link"),
         Err((status, _, problem)) => again(status, &problem),
     }
@@ -237,7 +251,8 @@ fn show(
         None => (URL_SAFE_NO_PAD.encode(rand::random::<[u8; 24]>()), true),
     };
     let query = Serializer::new(String::new()).extend_pairs(carried.pairs()).finish();
-    let link = |path: &str| if query.is_empty() { format!("{base}{path}") } else { format!("{base}{path}?{query}") };
+    let link =
+        |path: &str| if query.is_empty() { format!("{base}{path}") } else { format!("{base}{path}?{query}") };
     let providers: Vec<Value> = service
         .providers
         .all()
@@ -257,7 +272,8 @@ fn show(
     if is_new {
         let secure = if service.options.external_url.scheme() == "https" { "; Secure" } else { "" };
         let path = if base.is_empty() { "/" } else { &base };
-        let cookie = format!("{CSRF_COOKIE}={csrf}; Path={path}; HttpOnly; SameSite=Strict; Max-Age=86400{secure}");
+        let cookie =
+            format!("{CSRF_COOKIE}={csrf}; Path={path}; HttpOnly; SameSite=Strict; Max-Age=86400{secure}");
         if let Ok(cookie) = HeaderValue::try_from(cookie) {
             response.headers_mut().insert(SET_COOKIE, cookie);
         }
@@ -281,9 +297,11 @@ fn sent(service: &AuthService, what: &str) -> Response {
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let mut pairs =
+        cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
     let token = pairs.find(|(name, _)| *name == CSRF_COOKIE)?.1;
-    let fits = token.len() == 32 && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    let fits =
+        token.len() == 32 && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     fits.then_some(token)
 }
 
@@ -322,18 +340,22 @@ async fn call(
     let target = carried.target(service);
     let query = Serializer::new(String::new()).append_pair("redirect_to", &target).finish();
     let uri = format!("{path}{}{query}", if path.contains('?') { '&' } else { '?' });
-    let mut request = Request::builder().method(Method::POST).uri(uri).header(CONTENT_TYPE, "application/json");
+    let mut request =
+        Request::builder().method(Method::POST).uri(uri).header(CONTENT_TYPE, "application/json");
     if let Some(agent) = parts.headers.get(USER_AGENT) {
         request = request.header(USER_AGENT, agent);
     }
     if let Some(client) = parts.extensions.get::<ClientIp>() {
         request = request.extension(*client);
     }
-    let request = request.body(Body::from(body.to_string())).map_err(|error| failed(AuthApiError::internal(error)))?;
+    let request =
+        request.body(Body::from(body.to_string())).map_err(|error| failed(AuthApiError::internal(error)))?;
     let router: Router = super::router().with_state(service.clone());
     let Ok(response) = router.oneshot(request).await;
     let status = response.status();
-    let bytes = to_bytes(response.into_body(), MOST_ANSWER).await.map_err(|error| failed(AuthApiError::internal(error)))?;
+    let bytes = to_bytes(response.into_body(), MOST_ANSWER)
+        .await
+        .map_err(|error| failed(AuthApiError::internal(error)))?;
     let answer: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     if status.is_success() {
         return Ok(answer);
@@ -347,7 +369,8 @@ async fn call(
 /// Where a signed-in person goes: with the session in the fragment, or with a code if the app sent a challenge.
 async fn land(service: &AuthService, carried: &Carried, session: &Value) -> Result<String, AuthApiError> {
     let target = carried.target(service);
-    let Some(challenge) = CodeChallenge::parse(&carried.code_challenge_method, &carried.code_challenge)? else {
+    let Some(challenge) = CodeChallenge::parse(&carried.code_challenge_method, &carried.code_challenge)?
+    else {
         let mut fragment = Serializer::new(String::new());
         for name in ["access_token", "expires_at", "expires_in", "refresh_token", "token_type"] {
             let value = session.get(name).cloned().unwrap_or_default();
