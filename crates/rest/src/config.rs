@@ -46,6 +46,8 @@ pub struct RestConfig {
     pub app_settings: Vec<(String, String)>,
     /// `client-error-verbosity = minimal`
     pub minimal_errors: bool,
+    /// `log-query`: log the statement of each request, without its values.
+    pub log_query: bool,
     /// `url-use-legacy-target-names`: filters of an embed may use the relation's name although it has an alias.
     pub legacy_target_names: bool,
 }
@@ -96,6 +98,7 @@ impl Default for RestConfig {
             cors_origins: None,
             app_settings: Vec::new(),
             minimal_errors: false,
+            log_query: false,
             legacy_target_names: true,
         }
     }
@@ -160,6 +163,7 @@ impl RestConfig {
                 "client-error-verbosity",
                 &[("verbose", false), ("minimal", true)],
             )?,
+            log_query: settings.boolean(&["log-query"]).unwrap_or(defaults.log_query),
             legacy_target_names: settings
                 .boolean(&["url-use-legacy-target-names"])
                 .unwrap_or(defaults.legacy_target_names),
@@ -269,6 +273,7 @@ mod tests {
             server-cors-allowed-origins = "http://a.example, http://b.example"
             app.settings.test = "test"
             client-error-verbosity = "minimal"
+            log-query = true
             url-use-legacy-target-names = false
             "#,
         )
@@ -293,6 +298,7 @@ mod tests {
             cors_origins: Some(vec!["http://a.example".into(), "http://b.example".into()]),
             app_settings: vec![("app.settings.test".into(), "test".into())],
             minimal_errors: true,
+            log_query: true,
             legacy_target_names: false,
         };
         assert_eq!(config, expected);

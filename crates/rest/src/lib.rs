@@ -1,5 +1,6 @@
 //! A PostgREST-compatible API over any Postgres schema.
 
+pub mod admin;
 pub mod api;
 pub mod auth;
 pub mod config;

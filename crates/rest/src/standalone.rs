@@ -50,8 +50,6 @@ pub struct Standalone {
     pub pre_config: Option<QualifiedName>,
     /// `log-level`
     pub log_level: LogLevel,
-    /// `log-query`
-    pub log_query: bool,
 }
 
 /// `log-level`
@@ -169,7 +167,6 @@ impl Standalone {
             db_config: settings.boolean(&["db-config"]).unwrap_or(true),
             pre_config: settings.text(&["db-pre-config"]).map(|name| config::qualified(&name)),
             log_level: log_level(settings)?,
-            log_query: settings.boolean(&["log-query"]).unwrap_or(false),
             rest,
         })
     }

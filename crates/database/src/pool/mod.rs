@@ -171,6 +171,11 @@ impl Database {
         (status.size - status.available.min(status.size) + in_use, status.size + open, status.max_size + most)
     }
 
+    /// The same of the connections for batches alone.
+    pub fn batch_status(&self) -> (usize, usize, usize) {
+        self.requests.status()
+    }
+
     pub(crate) async fn connection(&self) -> Result<Object, Error> {
         use deadpool_postgres::PoolError;
         self.pool.get().await.map_err(|e| match e {

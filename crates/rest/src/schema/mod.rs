@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
+use serde::Serialize;
+
 mod load;
 mod relationships;
 mod view_columns;
@@ -10,7 +12,7 @@ mod view_columns;
 pub use load::load;
 
 /// A schema-qualified name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct QualifiedName {
     /// Schema.
     pub schema: String,
@@ -54,8 +56,30 @@ pub struct SchemaCache {
     pub role_settings: HashMap<String, RoleSettings>,
 }
 
+impl SchemaCache {
+    /// All of it as JSON, for a person to look at.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut tables: Vec<&Table> = self.tables.values().collect();
+        tables.sort_by(|one, two| one.name.cmp(&two.name));
+        let mut relationships: Vec<&Relationship> = self.relationships.values().flatten().collect();
+        relationships
+            .sort_by(|one, two| (&one.table, &one.foreign_table).cmp(&(&two.table, &two.foreign_table)));
+        let mut routines: Vec<&Routine> = self.routines.values().flatten().collect();
+        routines.sort_by(|one, two| one.name.cmp(&two.name));
+        serde_json::json!({
+            "tables": tables,
+            "relationships": relationships,
+            "routines": routines,
+            "representations": self.representations.values().collect::<Vec<_>>(),
+            "media_handlers": self.media_handlers.iter().collect::<Vec<_>>(),
+            "timezones": self.timezones,
+            "role_settings": self.role_settings,
+        })
+    }
+}
+
 /// What `alter role … set` says of one role.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct RoleSettings {
     /// `default_transaction_isolation`, e.g. `serializable`.
     pub isolation: Option<String>,
@@ -64,7 +88,7 @@ pub struct RoleSettings {
 }
 
 /// A table or view.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Table {
     /// Its name.
     pub name: QualifiedName,
@@ -92,7 +116,7 @@ impl Table {
 }
 
 /// A column.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Column {
     /// Its name.
     pub name: String,
@@ -113,7 +137,7 @@ pub struct Column {
 }
 
 /// A way from one table to another.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Relationship {
     /// Where it starts.
     pub table: QualifiedName,
@@ -130,7 +154,7 @@ pub struct Relationship {
 }
 
 /// How rows of two tables correspond.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum RelationshipKind {
     /// The foreign table references this one.
     OneToMany(ForeignKey),
@@ -168,7 +192,7 @@ impl Relationship {
 }
 
 /// A foreign key seen from one side: pairs of (column of `table`, column of `foreign_table`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ForeignKey {
     /// Constraint name.
     pub constraint: String,
@@ -177,7 +201,7 @@ pub struct ForeignKey {
 }
 
 /// A junction table of a many-to-many relationship.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Junction {
     /// The junction.
     pub table: QualifiedName,
@@ -192,7 +216,7 @@ pub struct Junction {
 }
 
 /// A function.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Routine {
     /// Its name.
     pub name: QualifiedName,
@@ -213,7 +237,7 @@ pub struct Routine {
 }
 
 /// What a function returns.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Returns {
     /// `setof` or `table`.
     pub is_set: bool,
@@ -222,7 +246,7 @@ pub struct Returns {
 }
 
 /// Type of a function's result.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum ReturnType {
     /// Anything without columns, `pg_catalog.void` included.
     Scalar(QualifiedName),
@@ -261,7 +285,7 @@ impl Routine {
 }
 
 /// A function's input parameter.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Parameter {
     /// Its name; empty when it has none.
     pub name: String,
@@ -276,7 +300,7 @@ pub struct Parameter {
 }
 
 /// What a function may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Volatility {
     /// May write.
     Volatile,
@@ -287,7 +311,7 @@ pub enum Volatility {
 }
 
 /// A cast function between a domain and what the API shows or takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Representation {
     /// Type it takes.
     pub source_type: String,
@@ -298,7 +322,7 @@ pub struct Representation {
 }
 
 /// Which relation a media type handler serves.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub enum HandlerRelation {
     /// Any.
     Any,
@@ -307,7 +331,7 @@ pub enum HandlerRelation {
 }
 
 /// How rows become a body.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum MediaHandler {
     /// An aggregate or function of the database; `argument` is what it aggregates over.
     Custom {

@@ -116,6 +116,21 @@ impl Fixture {
         &self.database.superuser_url
     }
 
+    /// Ends every connection to the database, and lets nobody connect again.
+    pub(crate) async fn without_database(&self) {
+        let name = &self.database.name;
+        // A database cannot close itself.
+        let url = self.database.superuser_url.expose_secret().replace(name.as_str(), "postgres");
+        let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("connects");
+        tokio::spawn(connection);
+        client
+            .batch_execute(&format!("alter database {name} with allow_connections false"))
+            .await
+            .expect("closes");
+        let end = "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = $1";
+        client.query(end, &[name]).await.expect("ends");
+    }
+
     /// Waits until the API knows of what has changed.
     pub(crate) async fn reload(&self) {
         let mut cache = self.reloader.cache();
