@@ -20,6 +20,7 @@ pub mod check;
 mod error;
 mod extract;
 pub mod failpoints;
+mod leftover;
 pub mod ledger;
 pub mod limits;
 pub mod names;

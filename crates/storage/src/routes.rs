@@ -1,12 +1,13 @@
 //! The routes together.
 
 use axum::extract::{Request, State};
+use axum::middleware::from_fn;
 use axum::routing::get;
 use axum::{Json, Router};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
-use crate::{Error, Storage, buckets, objects, tus};
+use crate::{Error, Storage, buckets, leftover, objects, tus};
 
 impl Storage {
     /// The service, to be nested at `/storage/v1`. Bodies and times are bounded by the routes themselves.
@@ -19,6 +20,7 @@ impl Storage {
             .route("/status", get(async || StatusCode::OK))
             .fallback(nowhere)
             .method_not_allowed_fallback(nowhere)
+            .layer(from_fn(leftover::discard))
             .with_state(self.clone())
     }
 }

@@ -65,6 +65,41 @@ async fn long_names_end_at_1024_bytes() {
 }
 
 #[tokio::test]
+async fn a_client_that_is_still_sending_learns_of_the_refusal() {
+    let app = TestStorage::start().await;
+    app.call(As::Service, "POST", "/bucket", json!({"name": "small", "file_size_limit": 10})).await;
+    for head in ["", "content-length: 30000000\r\n", "transfer-encoding: chunked\r\n"] {
+        let who = if head.is_empty() { "nobody" } else { "service" };
+        let length = if head.is_empty() { "content-length: 30000000\r\n" } else { head };
+        let mut stream = TcpStream::connect(app.address).await.unwrap();
+        let begin = format!(
+            "POST /storage/v1/object/small/a HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {who}\r\n{length}\r\n"
+        );
+        stream.write_all(begin.as_bytes()).await.unwrap();
+        let chunked = length.starts_with("transfer");
+        for _ in 0..30 {
+            if chunked {
+                stream.write_all(b"f4240\r\n").await.unwrap();
+            }
+            stream.write_all(&vec![b'x'; 1_000_000]).await.unwrap();
+            if chunked {
+                stream.write_all(b"\r\n").await.unwrap();
+            }
+        }
+        if chunked {
+            stream.write_all(b"0\r\n\r\n").await.unwrap();
+        }
+        let mut answer = vec![0; 20];
+        stream.read_exact(&mut answer).await.expect("the connection is not reset");
+        assert_eq!(String::from_utf8_lossy(&answer[..12]), "HTTP/1.1 400", "{head}");
+    }
+    // Who asks before sending is told before sending.
+    let asking = raw(&app, "POST /storage/v1/object/small/a HTTP/1.1\r\nhost: a\r\nauthorization: Bearer nobody\r\nexpect: 100-continue\r\ncontent-length: 30000000\r\nconnection: close\r\n\r\n").await;
+    assert!(asking.starts_with("HTTP/1.1 400"), "{asking}");
+    nothing_left(&app).await;
+}
+
+#[tokio::test]
 async fn a_body_that_stops_short_leaves_nothing() {
     let app = TestStorage::start().await;
     let head = "POST /storage/v1/object/files/a HTTP/1.1\r\nhost: a\r\nauthorization: Bearer service\r\n";
