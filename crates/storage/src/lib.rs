@@ -6,6 +6,7 @@
 //! | [`blobs`] | bytes under random versions; the only part that knows where they are |
 //! | [`buckets`] | `/bucket`: rows, limits |
 //! | [`objects`] | `/object`: upload, download, list, move, copy, delete, signed URLs |
+//! | `s3` | `/s3`: the S3 protocol over the same objects |
 //! | `tus` | `/upload/resumable`: uploads in pieces, which survive their server |
 //! | [`ledger`] | bytes without a row: uploads on their way, the sweeper |
 //!
@@ -20,15 +21,17 @@ pub mod check;
 mod error;
 mod extract;
 pub mod failpoints;
-mod leftover;
 pub mod ledger;
+mod leftover;
 pub mod limits;
 pub mod names;
 pub mod objects;
 mod routes;
+mod s3;
 pub mod signing;
 mod storage;
 mod tus;
 
 pub use error::Error;
+pub use s3::S3Keys;
 pub use storage::{Authenticate, Caller, Options, Storage};

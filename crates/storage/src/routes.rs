@@ -7,7 +7,7 @@ use axum::{Json, Router};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
-use crate::{Error, Storage, buckets, leftover, objects, tus};
+use crate::{Error, Storage, buckets, leftover, objects, s3, tus};
 
 impl Storage {
     /// The service, to be nested at `/storage/v1`. Bodies and times are bounded by the routes themselves.
@@ -16,6 +16,7 @@ impl Storage {
             .merge(buckets::router())
             .merge(objects::router())
             .merge(tus::router())
+            .merge(s3::router(self))
             .route("/health", get(health))
             .route("/status", get(async || StatusCode::OK))
             .fallback(nowhere)

@@ -10,9 +10,9 @@ use longhouse_database::{Claims, Database, End, ServiceReason, Step};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::Error;
 use crate::blobs::Blobs;
 use crate::signing::SigningKey;
+use crate::{Error, S3Keys};
 
 /// Tells whose request it is: `None` without any key, else the claims, else why the key is refused.
 pub type Authenticate = Arc<dyn Fn(&HeaderMap) -> Result<Option<Claims>, String> + Send + Sync>;
@@ -37,6 +37,7 @@ pub struct Options {
 #[derive(Clone)]
 pub struct Storage {
     pub(crate) inner: Arc<Options>,
+    pub(crate) s3: Arc<S3Keys>,
 }
 
 impl fmt::Debug for Storage {
@@ -87,7 +88,14 @@ impl Caller {
 impl Storage {
     /// Puts the parts together.
     pub fn new(options: Options) -> Self {
-        Self { inner: Arc::new(options) }
+        Self { inner: Arc::new(options), s3: Arc::default() }
+    }
+
+    /// Who may speak S3. Set it before [`Self::router`].
+    #[must_use]
+    pub fn with_s3(mut self, keys: S3Keys) -> Self {
+        self.s3 = Arc::new(keys);
+        self
     }
 
     /// Rows.

@@ -112,6 +112,7 @@ pub(crate) async fn storage(authenticator_url: &SecretString, folder: PathBuf) -
         file_size_limit: LIMIT,
         idle_timeout: IDLE,
     })
+    .with_s3(crate::s3::keys())
 }
 
 /// Serves it as the binary does.
@@ -194,11 +195,6 @@ impl TestStorage {
         let at_once =
             SweepOptions { grace: Duration::ZERO, abandoned: Duration::ZERO, ..SweepOptions::default() };
         self.storage.sweep(at_once).await.unwrap()
-    }
-
-    /// For another server of the same database.
-    pub(crate) fn authenticator_url(&self) -> SecretString {
-        self._test_database.authenticator_url.clone()
     }
 
     /// Files on the disk.

@@ -372,7 +372,7 @@ async fn another_server_goes_on() {
     let app = TestStorage::start().await;
     let url = app.begun("a.txt", 11).await;
     assert_eq!(app.patch(ANN_, &url, 0, "hello ").await.status(), 204);
-    let other = storage(&app.authenticator_url(), app.folder.path().into()).await;
+    let other = storage(&app.database_url, app.folder.path().into()).await;
     let (address, drain) = served(&other).await;
     let there = url.replace(&app.address.to_string(), &address.to_string());
     let request = app.client.patch(&there).bearer_auth(ANN).header("tus-resumable", "1.0.0");
