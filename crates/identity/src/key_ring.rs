@@ -28,7 +28,7 @@ use crate::{KeysError, ProjectKeys};
 const FOLLOW_EVERY: Duration = Duration::from_secs(3);
 /// How often a hosted project's keys are fetched without anybody asking.
 const FETCH_EVERY: Duration = Duration::from_secs(600);
-/// Unknown keys make a server look at most this often: whoever invents them costs nothing.
+/// Unknown keys make a server look at most this often: whoever invents them waits, and costs next to nothing.
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 /// The same for a hosted project, which is somebody else's server.
 const FETCH_AT_MOST_EVERY: Duration = Duration::from_secs(5);
@@ -56,6 +56,8 @@ struct Inner {
 #[derive(Default)]
 struct Looked {
     database: Option<Instant>,
+    /// For a request, apart from following.
+    asked: Option<Instant>,
     external: Option<Instant>,
 }
 
@@ -196,21 +198,28 @@ impl KeyRing {
         })
     }
 
-    /// Looks at the sources once, unless that has just been done.
+    /// Looks at the sources for a request that names an unknown key. However many such requests come, the database is
+    /// asked once a second, and all that wait for that second share the answer.
     pub(crate) async fn look_again(&self, still_lacking: impl Fn() -> bool) {
+        let arrived = Instant::now();
         let mut looked = self.inner.looked.lock().await;
-        // Whoever had the lock before may have brought it.
+        // Whoever had the lock before may have brought it, or learnt that there is none.
+        let since = |at: Option<Instant>| at.is_some_and(|at| at >= arrived);
         if !still_lacking() {
             return;
         }
-        let due = |at: Option<Instant>, every| at.is_none_or(|at| at.elapsed() >= every);
-        if due(looked.database, LOOK_AT_MOST_EVERY)
-            && let Err(error) = self.look_inside(&mut looked).await
-        {
-            tracing::warn!(%error, "an unknown key cannot be looked up");
+        if self.inner.database.is_some() && !since(looked.database) {
+            if let Some(asked) = looked.asked {
+                tokio::time::sleep_until(asked + LOOK_AT_MOST_EVERY).await;
+            }
+            looked.asked = Some(Instant::now());
+            if let Err(error) = self.look_inside(&mut looked).await {
+                tracing::warn!(%error, "an unknown key cannot be looked up");
+            }
         }
-        if still_lacking()
-            && due(looked.external, FETCH_AT_MOST_EVERY)
+        let due = looked.external.is_none_or(|at| at.elapsed() >= FETCH_AT_MOST_EVERY);
+        if due
+            && still_lacking()
             && let Err(error) = self.look_outside(&mut looked).await
         {
             tracing::warn!(%error, "an unknown key cannot be looked up");

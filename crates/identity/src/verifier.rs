@@ -146,7 +146,7 @@ impl Verifier {
     }
 
     /// Reads the tables of keys (and fetches a hosted project's) if these headers name a key that is not known yet,
-    /// at most once a second. Without this, a key that was made elsewhere is known within three seconds.
+    /// waiting up to a second. Without this, a key that was made elsewhere is known within three seconds.
     pub async fn refresh_for(&self, headers: &HeaderMap) {
         let lacks = || self.ring.lacks(headers, |key| self.knows_api_key(key));
         if lacks() {

@@ -11,6 +11,7 @@ mod composition;
 mod config_command;
 mod db;
 mod emulate;
+mod keys_command;
 mod offline;
 mod openapi;
 mod platform;
@@ -61,6 +62,8 @@ enum Command {
     Db(db::DbArgs),
     /// Files: compare rows with bytes
     Storage(storage::StorageArgs),
+    /// API keys, and the keys that tokens are signed with: list, create-api-key, create, rotate, revoke
+    Keys(keys_command::KeysArgs),
     /// Phone a deployment and print the conversation
     Call(Box<call::CallArgs>),
     /// Run the providers' stand-ins by themselves
@@ -100,6 +103,7 @@ async fn run(command: Command) -> miette::Result<ExitCode> {
         Command::Rest(args) => Box::pin(rest::run(args)).await,
         Command::Db(args) => Box::pin(db::run(args)).await.map(|()| ExitCode::SUCCESS),
         Command::Storage(args) => Box::pin(storage::run(args)).await,
+        Command::Keys(args) => Box::pin(keys_command::run(args)).await,
         Command::Call(args) => Box::pin(call::run(*args)).await.map(|()| ExitCode::SUCCESS),
         Command::Emulate(args) => emulate::run(args).await,
         Command::Config(args) => config_command::run(args),

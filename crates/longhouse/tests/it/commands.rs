@@ -14,6 +14,7 @@ use crate::{longhouse, stderr, stdout};
 #[case("stop")]
 #[case("config")]
 #[case("db")]
+#[case("keys")]
 #[case("call")]
 #[case("emulate")]
 #[case("openapi")]

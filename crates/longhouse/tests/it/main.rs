@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test, also in the tests' own functions
 
 mod commands;
+mod keys;
 mod lifecycle;
 mod project;
 mod rest;
