@@ -270,7 +270,8 @@ mod tests {
     async fn refuses_what_twilio_refuses() {
         let server = MessagesServer::start("AC1", "secret").await.unwrap();
         let long = "x".repeat(1_601);
-        let cases: [(&str, &[(&str, &str)], u64); 8] = [
+        type Form<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(&str, Form<'_>, u64); 8] = [
             ("wrong", &[TO, FROM, BODY], 20003),
             ("secret", &[FROM, BODY], 21604),
             ("secret", &[TO, BODY], 21603),

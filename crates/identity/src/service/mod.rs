@@ -44,10 +44,11 @@ pub use signing::{KeyStatus, Refusal, Rotated, Signer, SigningAlgorithm, Signing
 use crate::Verifier;
 use limits::Limits;
 use mail::Mailer;
-use passwords::Passwords;
 use pages::Pages;
+use passwords::Passwords;
 use providers::Providers;
 use redirects::RedirectRules;
+use refresh::Refreshes;
 use sms::SmsSender;
 
 /// The service. Cheap to clone.
@@ -63,6 +64,7 @@ pub struct AuthService {
     pub(crate) passwords: Passwords,
     pub(crate) redirects: Arc<RedirectRules>,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) refreshes: Arc<Refreshes>,
     pub(crate) sms: Option<Arc<SmsSender>>,
     /// `select schema.function($1)` of the access token hook.
     pub(crate) hook_call: Option<Arc<str>>,
@@ -78,6 +80,7 @@ impl AuthService {
             passwords: Passwords::new(&options.password),
             redirects: Arc::new(RedirectRules::new(&options.site_url, &options.redirect_allow_list)),
             limits: Arc::new(Limits::new(&options.limits)),
+            refreshes: Arc::default(),
             sms: options.sms.as_ref().map(|sms| Arc::new(SmsSender::new(sms))),
             options: Arc::new(options),
             database,

@@ -4,19 +4,27 @@
 //! so the token before the newest gets the newest again, and so does any of the chain for some seconds after its use.
 //! Whoever comes later with a used token has found or stolen it: the chain ends.
 //!
+//! Uses of one token at the same time share one refresh here, so that they neither queue for connections nor hold
+//! others up; those that reach different servers meet at the session's row.
+//!
 //! The usual case is one statement (`store::rotate`), in one round trip. Everything else, and every refresh where a
-//! hook changes the claims, takes the session's lock and [`decide`]s. Refreshes leave no audit row: they would be most
-//! of the log.
+//! hook changes the claims, takes the session's lock and [`decide`]s. Refreshes leave no audit row, they would be most of
+//! the log; the end of a chain does.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared, WeakShared};
+use serde_json::json;
 
 use super::AuthService;
 use super::caller::Caller;
 use super::error::AuthApiError;
 use super::options::SessionOptions;
-use super::store::{self, RefreshToken, Rotation, Session, User, rotate};
+use super::store::{self, Action, RefreshToken, Rotation, Session, User, audit, rotate};
 use super::tokens::{TokenResponse, new_refresh_token};
 
 /// `method` that the access token hook is told.
@@ -37,19 +45,66 @@ enum Decision {
     EndChain(AuthApiError),
 }
 
+type Refreshed = Result<TokenResponse, AuthApiError>;
+type Running = HashMap<String, WeakShared<BoxFuture<'static, Refreshed>>>;
+
+/// The refreshes under way, by token. As many as there are requests.
+#[derive(Default)]
+pub(crate) struct Refreshes {
+    running: Mutex<Running>,
+}
+
+impl Refreshes {
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+/// A request's part in a refresh; the last one takes it off the list.
+struct Part<'a> {
+    refreshes: &'a Refreshes,
+    token: &'a str,
+    refresh: Option<Shared<BoxFuture<'static, Refreshed>>>,
+}
+
+impl Drop for Part<'_> {
+    fn drop(&mut self) {
+        drop(self.refresh.take());
+        let mut running = self.refreshes.running();
+        if running.get(self.token).is_some_and(|refresh| refresh.upgrade().is_none()) {
+            running.remove(self.token);
+        }
+    }
+}
+
 /// Extends a session by its refresh token.
 ///
 /// # Errors
 /// 400 `refresh_token_not_found`, `refresh_token_already_used`, `session_not_found`, `session_expired`, `user_banned`.
-pub(crate) async fn refresh(
-    service: &AuthService,
-    caller: &Caller,
-    token: &str,
-) -> Result<TokenResponse, AuthApiError> {
+pub(crate) async fn refresh(service: &AuthService, caller: &Caller, token: &str) -> Refreshed {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     if !LENGTHS.contains(&token.len()) || !token.bytes().all(plain) {
         return Err(AuthApiError::invalid("Refresh token is not valid"));
     }
+    let refresh = {
+        let mut running = service.refreshes.running();
+        let joined = running.get(token).and_then(WeakShared::upgrade);
+        joined.unwrap_or_else(|| {
+            let (service, caller, owned) = (service.clone(), caller.clone(), token.to_owned());
+            let refresh = async move { refresh_alone(&service, &caller, &owned).await }.boxed().shared();
+            if let Some(weak) = refresh.downgrade() {
+                running.insert(token.to_owned(), weak);
+            }
+            refresh
+        })
+    };
+    let part = Part { refreshes: &service.refreshes, token, refresh: Some(refresh.clone()) };
+    let refreshed = refresh.await;
+    drop(part);
+    refreshed
+}
+
+async fn refresh_alone(service: &AuthService, caller: &Caller, token: &str) -> Refreshed {
     let sessions = &service.options.sessions;
     if service.hook_call.is_none() && !sessions.single_per_user {
         let next = new_refresh_token();
@@ -61,11 +116,7 @@ pub(crate) async fn refresh(
     Box::pin(refresh_locked(service, caller, token)).await
 }
 
-async fn refresh_locked(
-    service: &AuthService,
-    caller: &Caller,
-    token: &str,
-) -> Result<TokenResponse, AuthApiError> {
+async fn refresh_locked(service: &AuthService, caller: &Caller, token: &str) -> Refreshed {
     let sessions = &service.options.sessions;
     let unknown = || {
         let message = "Invalid Refresh Token: Refresh Token Not Found";
@@ -106,6 +157,7 @@ async fn refresh_locked(
         Decision::EndChain(error) => {
             tracing::warn!(session = %session.id, "a refresh token was used again: its session's chain ends");
             RefreshToken::revoke_all(&tx, session.id).await?;
+            audit(&tx, caller, &user, Action::TokenRevoked, json!({ "session_id": session.id })).await?;
             tx.commit().await?;
             Err(error)
         }

@@ -179,6 +179,7 @@ impl AuthService {
         address: &str,
     ) -> Result<(), AuthApiError> {
         self.limits.check_mails(tx).await?;
+        store::pretend(tx).await?;
         match self.limits.pretend_to_send(kind, address, self.options.email.max_frequency) {
             None => Ok(()),
             Some(wait) => Err(too_soon("over_email_send_rate_limit", wait)),

@@ -27,6 +27,7 @@ pub(crate) struct TestAuth {
     /// A superuser, who sees and changes every row.
     pub(crate) sql: Client,
     client: reqwest::Client,
+    options: AuthOptions,
     // Dropped last: everything above uses it.
     _test_database: TestDatabase,
 }
@@ -84,21 +85,25 @@ impl TestAuth {
         let keys = ProjectKeys::generate();
         let ring = KeyRing::new(&keys).with_database(database.clone());
         let (verifier, signer) = (Verifier::of(&keys, &ring), Signer::of(&ring));
-        let service = AuthService::new(options, database.clone(), verifier, signer);
-        let settings = longhouse_config::Server {
-            rate_limit_per_second: 0,
-            trusted_proxies: vec![address.ip()],
-            ..longhouse_config::Server::default()
-        };
-        let router = Router::new().nest("/auth/v1", service.router());
-        tokio::spawn(serve(listener, Stack::new(&settings).apply(router), Drain::new()));
+        let service = AuthService::new(options.clone(), database.clone(), verifier, signer);
+        run(listener, &service);
         // Redirects are answers to look at.
         let client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .unwrap();
-        Self { address, service, database, keys, ring, sql, client, _test_database: test_database }
+        Self { address, service, database, keys, ring, sql, client, options, _test_database: test_database }
+    }
+
+    /// A second server on the same database: it shares nothing else with the first.
+    pub(crate) async fn another_server(&self) -> SocketAddr {
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr();
+        let (verifier, signer) = (Verifier::of(&self.keys, &self.ring), Signer::of(&self.ring));
+        let service = AuthService::new(self.options.clone(), self.database.clone(), verifier, signer);
+        run(listener, &service);
+        address
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -114,7 +119,9 @@ impl TestAuth {
         headers: &[(&str, &str)],
         body: Option<Value>,
     ) -> Answer {
-        let mut request = self.client.request(method, self.url(path));
+        // A whole address is another server's.
+        let url = if path.starts_with("http") { path.to_owned() } else { self.url(path) };
+        let mut request = self.client.request(method, url);
         request = request.header("apikey", self.keys.anon_key.expose_secret());
         if let Some(token) = token {
             request = request.bearer_auth(token);
@@ -257,6 +264,16 @@ impl Mail {
         let link = self.variable("ConfirmationURL");
         link.split_once("/auth/v1").unwrap().1
     }
+}
+
+fn run(listener: Listener, service: &AuthService) {
+    let settings = longhouse_config::Server {
+        rate_limit_per_second: 0,
+        trusted_proxies: vec![listener.local_addr().ip()],
+        ..longhouse_config::Server::default()
+    };
+    let router = Router::new().nest("/auth/v1", service.router());
+    tokio::spawn(serve(listener, Stack::new(&settings).apply(router), Drain::new()));
 }
 
 async fn prepare(template: &TemplateDatabase) -> Result<(), String> {

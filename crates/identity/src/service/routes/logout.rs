@@ -1,13 +1,14 @@
 //! `POST /logout`: ends sessions of the signed-in account.
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::routing::post;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::service::AuthService;
+use crate::service::body::QueryParams;
 use crate::service::caller::SignedIn;
 use crate::service::error::AuthApiError;
 use crate::service::store::{self, Action, Session, audit};
@@ -25,7 +26,7 @@ struct Params {
 
 async fn logout(
     State(service): State<AuthService>,
-    Query(Params { scope }): Query<Params>,
+    QueryParams(Params { scope }): QueryParams<Params>,
     signed_in: SignedIn,
 ) -> Result<StatusCode, AuthApiError> {
     let user = &signed_in.user;

@@ -1,6 +1,6 @@
 //! `POST /token`: a session for a password, a refresh token, a code, or an ID token.
 
-use axum::extract::{FromRequest, FromRequestParts, Query, Request, State};
+use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::service::AuthService;
 use crate::service::accounts::Name;
-use crate::service::body::JsonBody;
+use crate::service::body::{JsonBody, QueryParams};
 use crate::service::caller::{Caller, SignedIn};
 use crate::service::codes::{is_expired, verify_challenge};
 use crate::service::error::AuthApiError;
@@ -35,7 +35,7 @@ struct Grant {
 
 async fn token(
     State(service): State<AuthService>,
-    Query(Grant { grant_type }): Query<Grant>,
+    QueryParams(Grant { grant_type }): QueryParams<Grant>,
     request: Request,
 ) -> Result<Response, AuthApiError> {
     let (mut parts, body) = request.into_parts();

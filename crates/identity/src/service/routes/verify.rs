@@ -1,6 +1,6 @@
 //! `GET` and `POST /verify`: proves an address or number by a link or code, and signs in.
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::service::AuthService;
 use crate::service::accounts::{Name, change_user, confirm_email, confirm_phone, take_email, take_phone};
 use crate::service::addresses::{normalise_email, normalise_phone};
-use crate::service::body::JsonBody;
+use crate::service::body::{JsonBody, QueryParams};
 use crate::service::caller::Caller;
 use crate::service::codes::{PKCE_PREFIX, is_expired, is_same_hash, token_hash};
 use crate::service::error::AuthApiError;
@@ -21,7 +21,7 @@ use crate::service::limits::Limit;
 use crate::service::providers::with_providers;
 use crate::service::redirects::RedirectTo;
 use crate::service::store::{self, Action, FlowState, OneTimeToken, TokenKind, Tx, User, UserChange, audit};
-use crate::service::tokens::{TokenResponse, gone};
+use crate::service::tokens::TokenResponse;
 
 /// Said when the other address of a change has still to confirm.
 const ONE_OF_TWO: &str = "Confirmation link accepted. Please proceed to confirm link sent to the other email";
@@ -148,7 +148,7 @@ async fn by_link(
     State(service): State<AuthService>,
     caller: Caller,
     RedirectTo(redirect_to): RedirectTo,
-    Query(params): Query<Params>,
+    QueryParams(params): QueryParams<Params>,
 ) -> Result<Response, AuthApiError> {
     service.limits.take(Limit::Verify, &caller)?;
     let token = if params.token.is_empty() { params.token_hash } else { params.token };
@@ -287,7 +287,8 @@ async fn verify(
             user
         }
         Kind::EmailChange => {
-            let both = service.options.email.secure_change && !user.email.is_empty();
+            let options = &service.options.email;
+            let both = options.secure_change && !options.autoconfirm && !user.email.is_empty();
             if both && user.email_change_confirm_status == 0 {
                 let change = UserChange { email_change_confirm_status: Some(1), ..UserChange::default() };
                 change_user(tx, user.id, &change).await?;
@@ -352,7 +353,8 @@ async fn by_code(
         }
         for &token in kind.tokens() {
             let Some(stored) = OneTimeToken::of(tx, user.id, token).await? else { continue };
-            if is_same_hash(&stored.hash, &hash)
+            if stored.relates_to == name.as_str()
+                && is_same_hash(&stored.hash, &hash)
                 && !is_expired(stored.created_at, life, Utc::now())
                 && stored.take(tx).await?
             {

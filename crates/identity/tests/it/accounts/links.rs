@@ -290,6 +290,8 @@ async fn wrong_proofs_are_named() {
         );
     }
     assert_eq!(auth.get("/verify?type=signup").await.status, 400);
+    assert_eq!(auth.get("/verify?type=signup&token=x%00").await.code(), "validation_failed");
+    assert_eq!(auth.get("/verify?type=signup&token=x&token=y").await.code(), "validation_failed");
     assert_eq!(auth.get("/verify?token=x").await.status, 400);
     let unsupported = auth.get("/verify?token=x&type=sms").await;
     assert_eq!(unsupported.in_fragment("error_code").as_deref(), Some("validation_failed"));

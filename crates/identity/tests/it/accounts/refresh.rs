@@ -80,6 +80,8 @@ async fn a_stolen_token_ends_the_chain() {
         assert_eq!(refused.body["msg"], "Invalid Refresh Token: Already Used");
     }
     assert_eq!(live_tokens(&auth).await, 0);
+    let sql = "select count(*) from auth.audit_log_entries where payload ->> 'action' = 'token_revoked'";
+    assert!(auth.sql.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) > 0, "and the operator may know");
     assert_eq!(auth.sign_in("ann@example.com", "correct horse").await.status, 200, "a new session is fine");
 }
 
@@ -127,6 +129,28 @@ async fn a_thousand_uses_at_once_leave_one_chain(#[case] hook: bool) {
     let next = refresh(&auth, &json!(tokens.iter().next())).await;
     assert_eq!(next.status, 200);
     assert_eq!(auth.claims(&next.body).get("plan"), hook.then(|| json!("gold")).as_ref());
+}
+
+/// Servers know nothing of each other: the database decides.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uses_at_once_on_many_servers_leave_one_chain() {
+    let auth = TestAuth::start().await;
+    let first = auth.signed_up("ann@example.com").await;
+    let mut servers = Vec::new();
+    for _ in 0..16 {
+        servers.push(auth.another_server().await);
+    }
+    let uses = (0..160).map(async |index| {
+        let path =
+            format!("http://{}/auth/v1/token?grant_type=refresh_token", servers[index % servers.len()]);
+        auth.post(&path, json!({ "refresh_token": first["refresh_token"] })).await
+    });
+    let answers = futures_util::future::join_all(uses).await;
+    let tokens: HashSet<_> =
+        answers.iter().map(|answer| answer.text_at("/refresh_token").to_owned()).collect();
+    assert_eq!((tokens.len(), live_tokens(&auth).await), (1, 1));
+    let session = auth.sql.query_one("select count(*) from auth.refresh_tokens", &[]).await.unwrap();
+    assert_eq!(session.get::<_, i64>(0), 2);
 }
 
 #[tokio::test]
