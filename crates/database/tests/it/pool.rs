@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::time::{Duration, Instant};
 
+use longhouse_database::batch::{Batch, Command};
 use longhouse_database::cluster::{Cluster, ClusterOptions, Login, Port};
 use longhouse_database::tokio_postgres::error::SqlState;
 use longhouse_database::{Claims, Database, DatabaseOptions, Error, ServiceReason, connect_client};
@@ -99,7 +100,7 @@ async fn a_migration_under_prepared_statements_is_not_noticed() {
 }
 
 /// A proxy that delays every byte in both directions.
-async fn slow_proxy(target: SocketAddr, delay: Duration) -> SocketAddr {
+pub(crate) async fn slow_proxy(target: SocketAddr, delay: Duration) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -226,6 +227,26 @@ async fn tls_follows_sslmode() {
     assert!(encrypted("sslmode=verify-full", Some(authority)).await.unwrap());
     let unknown = encrypted("sslmode=verify-full", None).await.unwrap_err();
     assert!(unknown.to_string().contains("certificate"), "{unknown}");
+
+    // Batches speak TLS by themselves; the login is bound to the channel.
+    let batches = async |mode: &str, ca_file| -> Result<Option<String>, Error> {
+        let database = Database::connect(&DatabaseOptions { ca_file, ..options(&url(mode)) }).await?;
+        let ask =
+            [Command { sql: "select ssl::text from pg_stat_ssl where pid = pg_backend_pid()", params: &[] }];
+        let batch = Batch {
+            begin: "begin",
+            commands: &ask,
+            prepared: true,
+            end: longhouse_database::batch::End::Commit,
+            large: None,
+        };
+        Ok(database.batch(&batch).await?.rows[0][0].text(0))
+    };
+    assert_eq!(batches("sslmode=disable", None).await.unwrap().as_deref(), Some("false"));
+    assert_eq!(batches("sslmode=prefer", None).await.unwrap().as_deref(), Some("true"));
+    let bound = "sslmode=verify-full&channel_binding=require";
+    let authority = folder.path().join("ca.pem");
+    assert_eq!(batches(bound, Some(authority)).await.unwrap().as_deref(), Some("true"));
     drop(superuser);
     cluster.stop().await.unwrap();
 }
