@@ -354,7 +354,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                     return Ok(Ended::ForTls);
                 }
                 "MAIL" | "RCPT" | "DATA" | "AUTH" if !self.greeted => {
-                    self.say("503 5.5.1 EHLO first").await?
+                    self.say("503 5.5.1 EHLO first").await?;
                 }
                 "MAIL" | "RCPT" | "DATA" | "AUTH" if self.shared.tls.is_some() && !self.encrypted => {
                     self.say("530 5.7.0 Must issue a STARTTLS command first").await?;

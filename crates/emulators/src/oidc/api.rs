@@ -15,11 +15,10 @@ use super::token::profile_claims;
 use super::{Person, Shared, lock};
 
 /// Whom the request's token stands for, and what it may see.
-fn holder(shared: &Shared, headers: &HeaderMap) -> Result<(Person, Grant), Response> {
+fn holder(shared: &Shared, headers: &HeaderMap) -> Result<(Person, Grant), Box<Response>> {
     let refuse = |status: StatusCode, error: &str| {
-        let challenge = format!("Bearer error=\"{error}\"");
-        (status, [(WWW_AUTHENTICATE, challenge)], Json(json!({ "message": "401: Unauthorized" })))
-            .into_response()
+        let challenge = [(WWW_AUTHENTICATE, format!("Bearer error=\"{error}\""))];
+        Box::new((status, challenge, Json(json!({ "message": "401: Unauthorized" }))).into_response())
     };
     let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = token
@@ -41,7 +40,7 @@ fn has(grant: &Grant, scopes: &[&str]) -> bool {
 pub(super) async fn userinfo(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap) -> Response {
     let (person, grant) = match holder(&shared, &headers) {
         Ok(found) => found,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     if !has(&grant, &["openid"]) {
         let challenge = [(WWW_AUTHENTICATE, "Bearer error=\"insufficient_scope\"")];
@@ -67,7 +66,7 @@ pub(super) async fn github_user(State(shared): State<Arc<Shared>>, headers: Head
             "avatar_url": format!("https://avatars.example.com/u/{}", person.sub),
         }))
         .into_response(),
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
     }
 }
 
@@ -89,7 +88,7 @@ pub(super) async fn github_emails(State(shared): State<Arc<Shared>>, headers: He
             }
             Json(all).into_response()
         }
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
     }
 }
 
@@ -108,6 +107,6 @@ pub(super) async fn discord_user(State(shared): State<Arc<Shared>>, headers: Hea
             }
             Json(user).into_response()
         }
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
     }
 }

@@ -1,4 +1,5 @@
 //! Integration tests of the emulators, over real sockets, with real keys and real audio.
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test, also in the tests' own functions
 
 mod oidc;
 mod openai;

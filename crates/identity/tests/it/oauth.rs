@@ -666,3 +666,37 @@ async fn private_addresses_are_not_asked() {
     let answer = world.auth.send(Method::GET, "/authorize?provider=house", None, &headers, None).await;
     assert_eq!(answer.text_at("/msg"), "Unable to reach the provider House: try again later");
 }
+
+#[tokio::test]
+async fn invited_people_may_come_through_a_provider() {
+    let people = vec![ada(), Person::new("2002", "Mallory", "mallory@example.com")];
+    let world = World::with(people, |options| options.disable_signup = true).await;
+    let invite = async |email: &str| {
+        let answer = world.auth.post_as(world.auth.service_key(), "/invite", json!({ "email": email })).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        world.auth.last_mail(email).await.token_hash().to_owned()
+    };
+    let token = invite("ada@example.com").await;
+    let site = world.authorize(&format!("provider=house&invite_token={token}")).await;
+    let stranger = world.arrive(site, "mallory@example.com").await;
+    assert_eq!(
+        stranger.in_query("error_description").unwrap(),
+        "Invited email does not match emails from external provider"
+    );
+    let site = world.authorize(&format!("provider=house&invite_token={token}")).await;
+    let user = world.user(&world.arrive(site, "ada@example.com").await).await;
+    assert_eq!((user["email"].as_str(), user["confirmed"].as_bool()), (Some("ada@example.com"), Some(true)));
+    let used = world.auth.get(&format!("/authorize?provider=house&invite_token={token}")).await;
+    assert_eq!(used.status, 404, "an invitation is accepted once");
+}
+
+#[tokio::test]
+async fn a_verified_address_does_not_confirm_another() {
+    let world = World::with(vec![ada().unverified()], |_| ()).await;
+    world.sign_in("house", "ada@example.com").await;
+    // The person at the provider gets another address, this time a verified one.
+    world.sites.set_people(vec![Person::new("1001", "Ada Lovelace", "other@example.com")]);
+    let answer = world.sign_in("house", "other@example.com").await;
+    assert_eq!(answer.in_query("error_code").unwrap(), "provider_email_needs_verification", "{answer:?}");
+    assert_eq!(world.count("select count(*) from auth.users where email_confirmed_at is not null").await, 0);
+}

@@ -33,7 +33,7 @@ pub(super) fn of_html(html: &str) -> String {
         let name: String = tag
             .trim_start_matches('/')
             .chars()
-            .take_while(|c| c.is_ascii_alphanumeric())
+            .take_while(char::is_ascii_alphanumeric)
             .collect::<String>()
             .to_ascii_lowercase();
         if let Some(until) = &silent {
@@ -44,7 +44,7 @@ pub(super) fn of_html(html: &str) -> String {
         }
         match name.as_str() {
             name if SILENT.contains(&name) && !closing && !tag.ends_with('/') => {
-                silent = Some(name.to_owned())
+                silent = Some(name.to_owned());
             }
             name if BLOCKS.contains(&name) => out.lines(2),
             "br" => out.lines(1),

@@ -7,11 +7,11 @@ use uuid::Uuid;
 use super::Profile;
 use super::linking::{Decision, Known, decide, trusted};
 use crate::service::AuthService;
-use crate::service::accounts::{self, confirm_email};
+use crate::service::accounts::{self, change_user, confirm_email};
 use crate::service::caller::Caller;
 use crate::service::error::AuthApiError;
 use crate::service::store::{
-    Action, Identity, NewIdentity, NewUser, OneTimeToken, TokenKind, Tx, User, UserChange, audit,
+    Action, Identity, NewIdentity, NewUser, OneTimeToken, Session, TokenKind, Tx, User, UserChange, audit,
 };
 use crate::service::tokens::gone;
 
@@ -92,9 +92,14 @@ pub(crate) async fn arrive(
         audit(tx, caller, &user, Action::Login, json!({ "provider": provider })).await?;
         return Ok(Arrival::Account(Box::new(with_providers(tx, &user).await?)));
     }
-    let user = drop_unconfirmed(tx, &user, identity, &profile.data).await?;
-    if profile.email_verified() || autoconfirm {
-        let user = confirm_email(tx, &user).await?;
+    // Whoever has confirmed a number and comes by an identity of their own keeps it all.
+    let own = matches!(decision, Decision::Exists(_)) && user.phone_confirmed_at.is_some();
+    let user = if own { user } else { drop_unconfirmed(tx, &user, identity, &profile.data).await? };
+    let user = give_address(tx, user, profile).await?;
+    // The provider vouches for its address, which need not be the account's.
+    let proven = trusted.contains(&user.email.as_str());
+    if proven || (user.email.is_empty() && profile.email_verified()) {
+        let user = if proven { confirm_email(tx, &user).await? } else { with_providers(tx, &user).await? };
         audit(tx, caller, &user, Action::UserSignedUp, json!({ "provider": provider })).await?;
         return Ok(Arrival::Account(Box::new(user)));
     }
@@ -249,7 +254,7 @@ async fn merge_metadata(tx: &Tx, user: &User, data: &Map<String, Value>) -> Resu
     let mut metadata = user.user_metadata.clone();
     accounts::merge_metadata(&mut metadata, data);
     let change = UserChange { user_metadata: Some(metadata), ..UserChange::default() };
-    Ok(User::change(tx, user.id, &change).await?.ok_or_else(gone)?)
+    change_user(tx, user.id, &change).await
 }
 
 /// Writes which providers an account has, the oldest identity's first.
@@ -267,11 +272,21 @@ pub(crate) async fn with_providers(tx: &Tx, user: &User) -> Result<User, AuthApi
     }
     metadata.insert("providers".into(), json!(providers));
     let change = UserChange { app_metadata: Some(metadata), ..UserChange::default() };
-    Ok(User::change(tx, user.id, &change).await?.ok_or_else(gone)?)
+    change_user(tx, user.id, &change).await
+}
+
+/// Gives an account without an address the verified one of the provider, if nobody else has it.
+async fn give_address(tx: &Tx, user: User, profile: &Profile) -> Result<User, AuthApiError> {
+    let email = profile.data.get("email").and_then(Value::as_str).unwrap_or_default();
+    if !user.email.is_empty() || !profile.email_verified() || User::by_email(tx, email).await?.is_some() {
+        return Ok(user);
+    }
+    let change = UserChange { email: Some(email.to_owned()), ..UserChange::default() };
+    change_user(tx, user.id, &change).await
 }
 
 /// Takes from an unconfirmed account whatever somebody else may have prepared to get into it: its password, its
-/// metadata and its other identities.
+/// number, its metadata, its other identities and its sessions.
 async fn drop_unconfirmed(
     tx: &Tx,
     user: &User,
@@ -280,10 +295,13 @@ async fn drop_unconfirmed(
 ) -> Result<User, AuthApiError> {
     let change = UserChange {
         encrypted_password: Some(String::new()),
+        phone: Some(String::new()),
+        phone_confirmed_at: Some(None),
         user_metadata: Some(data.clone()),
         ..UserChange::default()
     };
     let user = User::change(tx, user.id, &change).await?.ok_or_else(gone)?;
+    Session::delete_of_user(tx, user.id, None).await?;
     for identity in user.identities.iter().filter(|identity| identity.identity_id != keep) {
         Identity::delete(tx, identity.identity_id).await?;
     }

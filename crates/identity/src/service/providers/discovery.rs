@@ -97,3 +97,28 @@ impl Documents {
         Ok(Arc::new(Keys { set: JwkSet { keys }, fetched: Instant::now() }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use longhouse_emulators::oidc::{Options, Server};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn keys_are_fetched_again_only_when_they_are_not_brand_new() {
+        let server = Server::start(Options::default()).await.unwrap();
+        let documents = Documents::new(Arc::new(Outbound::new(true)));
+        let discovery = documents.discover(&server.issuer()).await.unwrap();
+        let keys = documents.keys(&discovery.jwks_uri).await.unwrap();
+        server.rotate_keys(true);
+        assert!(documents.newer_keys(&discovery.jwks_uri, &keys).await.unwrap().is_none());
+        assert_eq!(server.hits("/jwks.json"), 1);
+
+        let older = Keys { set: keys.set.clone(), fetched: Instant::now() - REFETCH };
+        let newer = documents.newer_keys(&discovery.jwks_uri, &older).await.unwrap().unwrap();
+        assert!(newer.set.find("key-2").is_some());
+        assert_eq!(documents.keys(&discovery.jwks_uri).await.unwrap().set.keys.len(), 2, "and remembered");
+        assert_eq!(server.hits("/jwks.json"), 2);
+        assert_eq!(server.hits("/plain/.well-known/openid-configuration"), 1);
+    }
+}
