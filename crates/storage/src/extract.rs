@@ -10,7 +10,9 @@ use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use percent_encoding::percent_decode_str;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use crate::names::{BucketId, ObjectName};
 use crate::{Error, Storage};
@@ -128,5 +130,35 @@ pub(crate) fn bounded(name: &str, value: Option<i64>, least: i64, most: i64) -> 
     match value {
         Some(value) if value < least => Err(Error::InvalidRequest(format!("{name} must be >= {least}"))),
         value => Ok(value.map(|value| value.min(most))),
+    }
+}
+
+/// A whole number, also as text: supabase-py writes `"60"`.
+pub(crate) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(i64),
+        Text(String),
+        Nothing(()),
+    }
+    match Written::deserialize(deserializer).map_err(|_| D::Error::custom("expected a whole number"))? {
+        Written::Number(number) => Ok(Some(number)),
+        Written::Text(text) => match text.trim().parse() {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => Err(D::Error::custom("expected a whole number")),
+        },
+        Written::Nothing(()) => Ok(None),
+    }
+}
+
+/// True or false, also as text.
+pub(crate) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(None),
+        Value::Bool(flag) => Ok(Some(flag)),
+        Value::String(text) if text == "true" => Ok(Some(true)),
+        Value::String(text) if text == "false" => Ok(Some(false)),
+        _ => Err(D::Error::custom("expected true or false")),
     }
 }

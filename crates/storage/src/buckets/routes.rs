@@ -40,7 +40,7 @@ enum Size {
 struct Create {
     name: String,
     id: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "extract::flag")]
     public: Option<bool>,
     #[serde(rename = "type")]
     kind: Option<String>,
@@ -50,6 +50,7 @@ struct Create {
 
 #[derive(Deserialize)]
 struct Update {
+    #[serde(default, deserialize_with = "extract::flag")]
     public: Option<bool>,
     #[serde(default, deserialize_with = "given")]
     file_size_limit: Option<Option<Size>>,

@@ -147,7 +147,9 @@ struct SortBy {
 #[derive(Deserialize)]
 struct First {
     prefix: String,
+    #[serde(default, deserialize_with = "extract::whole")]
     limit: Option<i64>,
+    #[serde(default, deserialize_with = "extract::whole")]
     offset: Option<i64>,
     #[serde(rename = "sortBy")]
     sort_by: Option<SortBy>,
@@ -197,10 +199,11 @@ pub(super) async fn first(
 struct Second {
     #[serde(default)]
     prefix: String,
+    #[serde(default, deserialize_with = "extract::whole")]
     limit: Option<i64>,
     cursor: Option<String>,
-    #[serde(default)]
-    with_delimiter: bool,
+    #[serde(default, deserialize_with = "extract::flag")]
+    with_delimiter: Option<bool>,
     #[serde(rename = "sortBy")]
     sort_by: Option<SortBy>,
 }
@@ -278,7 +281,8 @@ pub(super) async fn second(
             extract::descending(body.sort_by.as_ref().and_then(|sort| sort.order.as_deref()))?,
         ),
     };
-    let delimiter = if body.with_delimiter { "/" } else { "" };
+    let with_delimiter = body.with_delimiter.unwrap_or(false);
+    let delimiter = if with_delimiter { "/" } else { "" };
     let after = cursor.as_ref().map_or("", |cursor| cursor.after.as_str());
     let level = if column == "name" {
         let listing = Listing { prefix: &body.prefix, delimiter, after, limit, descending };
@@ -322,7 +326,7 @@ pub(super) async fn second(
         if object.id.is_none() {
             folders.push(Folder { key: key(&object.name), name: object.name });
         } else {
-            let key = body.with_delimiter.then(|| key(&object.name));
+            let key = with_delimiter.then(|| key(&object.name));
             objects.push(Entry { object, key });
         }
     }

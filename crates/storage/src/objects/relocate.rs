@@ -24,6 +24,7 @@ struct Ends {
     source_key: String,
     destination_bucket: Option<String>,
     destination_key: String,
+    #[serde(default, deserialize_with = "extract::flag")]
     copy_metadata: Option<bool>,
     metadata: Option<Override>,
 }

@@ -27,21 +27,21 @@ const PATH: &AsciiSet = &CONTROLS.add(b'?');
 
 #[derive(Deserialize)]
 struct One {
-    #[serde(rename = "expiresIn")]
-    expires_in: i64,
+    #[serde(rename = "expiresIn", default, deserialize_with = "extract::whole")]
+    expires_in: Option<i64>,
 }
 
 #[derive(Deserialize)]
 struct Many {
-    #[serde(rename = "expiresIn")]
-    expires_in: i64,
+    #[serde(rename = "expiresIn", default, deserialize_with = "extract::whole")]
+    expires_in: Option<i64>,
     paths: Vec<String>,
 }
 
-fn life(seconds: i64) -> Result<u64, Error> {
+fn life(seconds: Option<i64>) -> Result<u64, Error> {
     let most = signing::LONGEST;
-    u64::try_from(seconds)
-        .ok()
+    seconds
+        .and_then(|seconds| u64::try_from(seconds).ok())
         .filter(|seconds| (1..=most).contains(seconds))
         .ok_or_else(|| Error::InvalidRequest(format!("body/expiresIn must be 1 to {most} seconds")))
 }

@@ -34,11 +34,16 @@ async fn a_signed_url_opens_one_object_to_everybody() {
     // Not even the service's key stands in for a token.
     assert_eq!(answer(app.get(As::Service, &format!("{start}?token=x.y.z")).await).await.0, 400);
 
+    assert_eq!(sign(&app, ANN_, &path, json!({"expiresIn": "60"})).await.0, 200, "as supabase-py writes it");
     assert_eq!(sign(&app, BOB_, &path, json!({"expiresIn": 60})).await.0, 404);
     assert_eq!(sign(&app, As::Nobody, &path, json!({"expiresIn": 60})).await.0, 403);
-    for bad in
-        [json!({}), json!({"expiresIn": 0}), json!({"expiresIn": 1e300}), json!({"expiresIn": i64::MAX})]
-    {
+    for bad in [
+        json!({}),
+        json!({"expiresIn": 0}),
+        json!({"expiresIn": 1e300}),
+        json!({"expiresIn": "soon"}),
+        json!({"expiresIn": i64::MAX}),
+    ] {
         assert_eq!(sign(&app, ANN_, &path, bad).await.0, 400);
     }
 }
