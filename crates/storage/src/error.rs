@@ -75,6 +75,9 @@ pub enum Error {
     /// The database is overloaded.
     #[error("Too many connections issued to the database")]
     Busy,
+    /// More images are asked for than can be made.
+    #[error("too many images are being rendered: try again in a moment")]
+    Rendering,
     /// The database takes no writes at the moment.
     #[error("The database is currently in read-only mode. Please try again later.")]
     ReadOnly,
@@ -121,7 +124,7 @@ impl Error {
             Self::InvalidRange => 416,
             Self::Stalled(_) => 408,
             Self::Locked => 423,
-            Self::Busy => 429,
+            Self::Busy | Self::Rendering => 429,
             Self::ReadOnly => 503,
             Self::Timeout => 544,
             Self::InvalidBucketName
@@ -139,7 +142,9 @@ impl Error {
     /// The status that the response travels with.
     pub fn http_status(&self) -> StatusCode {
         let status = match self {
-            Self::InvalidRange | Self::Busy | Self::Timeout | Self::NoSuchRoute(_) => self.status(),
+            Self::InvalidRange | Self::Busy | Self::Rendering | Self::Timeout | Self::NoSuchRoute(_) => {
+                self.status()
+            }
             _ if self.status() == 500 => 500,
             _ => 400,
         };
@@ -165,7 +170,7 @@ impl Error {
             Self::Interrupted | Self::Stalled(_) => "Aborted",
             Self::Referenced => "ResourceReferenced",
             Self::Locked => "ResourceLocked",
-            Self::Busy => "SlowDown",
+            Self::Busy | Self::Rendering => "SlowDown",
             Self::ReadOnly => "DatabaseReadOnly",
             Self::Timeout => "DatabaseTimeout",
             Self::Database(_) => "DatabaseError",

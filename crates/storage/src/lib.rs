@@ -7,6 +7,7 @@
 //! | [`buckets`] | `/bucket`: rows, limits |
 //! | [`objects`] | `/object`: upload, download, list, move, copy, delete, signed URLs |
 //! | `s3` | `/s3`: the S3 protocol over the same objects |
+//! | [`transform`] | `/render/image`: images in other sizes and formats |
 //! | `tus` | `/upload/resumable`: uploads in pieces, which survive their server |
 //! | [`ledger`] | bytes without a row: uploads on their way, the sweeper |
 //!
@@ -30,6 +31,7 @@ mod routes;
 mod s3;
 pub mod signing;
 mod storage;
+pub mod transform;
 mod tus;
 
 pub use error::Error;

@@ -7,7 +7,7 @@ use axum::{Json, Router};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
-use crate::{Error, Storage, buckets, leftover, objects, s3, tus};
+use crate::{Error, Storage, buckets, leftover, objects, s3, transform, tus};
 
 impl Storage {
     /// The service, to be nested at `/storage/v1`. Bodies and times are bounded by the routes themselves.
@@ -15,6 +15,7 @@ impl Storage {
         Router::new()
             .merge(buckets::router())
             .merge(objects::router())
+            .merge(transform::router())
             .merge(tus::router())
             .merge(s3::router(self))
             .route("/health", get(health))

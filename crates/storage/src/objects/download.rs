@@ -121,6 +121,9 @@ async fn by_token(
 ) -> Result<Response, Error> {
     let Signed { token, download } = extract::query(parts)?;
     let token = storage.signing().verify_download(&token, &format!("{bucket}/{name}"))?;
+    if token.transformations.is_some() {
+        return Err(Error::InvalidSignature("Invalid signature: this URL shows the image transformed"));
+    }
     let object = storage.find_for_anybody(&bucket, &name).await?.object.ok_or(Error::NoSuchKey)?;
     let expires = UNIX_EPOCH.checked_add(Duration::from_secs(token.exp));
     respond(storage, &object, &parts.headers, &Serving { download, expires, head }).await

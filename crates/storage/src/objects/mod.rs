@@ -11,11 +11,13 @@ mod sign;
 pub(crate) mod store;
 mod upload;
 
+pub(crate) use download::Door;
 pub use download::Found;
 pub use incoming::limited;
 pub(crate) use incoming::{arriving, sendable};
 pub use list::{Level, ListedObject, Listing};
 pub use relocate::{Copying, Override};
+pub(crate) use serve::disposition;
 pub use serve::{Serving, respond};
 pub use store::Object;
 pub use upload::NewObject;

@@ -104,7 +104,7 @@ fn shown_type(mimetype: &str) -> &str {
     if lower.contains("text/html") || lower.contains("xhtml") { "text/plain" } else { mimetype }
 }
 
-fn disposition(name: &str) -> String {
+pub(crate) fn disposition(name: &str) -> String {
     if name.is_empty() {
         return "attachment".into();
     }

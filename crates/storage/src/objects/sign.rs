@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::incoming::copied_metadata;
 use super::upload::{NewObject, upsert_wanted};
 use crate::extract::{self, BucketPath, ObjectPath};
+use crate::transform::Transform;
 use crate::{Error, Storage, signing};
 
 /// Life of a signed upload URL: two hours.
@@ -29,6 +30,8 @@ const PATH: &AsciiSet = &CONTROLS.add(b'?');
 struct One {
     #[serde(rename = "expiresIn", default, deserialize_with = "extract::whole")]
     expires_in: Option<i64>,
+    /// The URL shows the image in this form alone.
+    transform: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -61,7 +64,15 @@ pub(super) async fn one(
     let body: One = extract::json(&storage, body).await?;
     let seconds = life(body.expires_in)?;
     storage.find_object(&caller, &bucket, &name).await?;
-    let url = download_url(&storage, &format!("{bucket}/{name}"), seconds);
+    let url = format!("{bucket}/{name}");
+    let transform = body.transform.as_ref().map(Transform::from_json).transpose()?;
+    let url = match transform.as_ref().and_then(Transform::claim) {
+        Some(claim) => {
+            let token = storage.signing().download(&url, seconds, Some(claim));
+            format!("/render/image/sign/{}?token={token}", utf8_percent_encode(&url, PATH))
+        }
+        None => download_url(&storage, &url, seconds),
+    };
     Ok(Json(json!({ "signedURL": url })))
 }
 

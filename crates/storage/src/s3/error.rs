@@ -28,7 +28,7 @@ pub(super) fn refused(error: Error) -> S3Error {
         | Error::NoSuchRoute(_) => S3ErrorCode::InvalidRequest,
         Error::Interrupted | Error::Stalled(_) => S3ErrorCode::RequestTimeout,
         Error::Referenced | Error::Locked => S3ErrorCode::OperationAborted,
-        Error::Busy => S3ErrorCode::SlowDown,
+        Error::Busy | Error::Rendering => S3ErrorCode::SlowDown,
         Error::ReadOnly | Error::Timeout => S3ErrorCode::ServiceUnavailable,
         Error::Database(_) | Error::Blobs(_) | Error::BytesMissing => S3ErrorCode::InternalError,
     };

@@ -12,5 +12,6 @@ mod refusals;
 mod relocating;
 mod s3;
 mod signing;
+mod transform;
 mod tus;
 mod uploads;
