@@ -586,7 +586,7 @@ async fn new_keys_of_a_provider_are_fetched_when_they_first_appear() {
 #[tokio::test]
 async fn people_link_and_unlink_identities() {
     let world = World::with(vec![Person::new("5", "Ada", "ada@work.example")], |options| {
-        options.manual_linking = true
+        options.manual_linking = true;
     })
     .await;
     let session = world.auth.signed_up("ada@example.com").await;
