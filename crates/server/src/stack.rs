@@ -277,6 +277,9 @@ fn cors(origins: &[String]) -> CorsLayer {
             HeaderName::from_static("sb-gateway-version"),
             HeaderName::from_static("x-total-count"),
             HeaderName::from_static("link"),
+            // Without it auth-js reads no error codes.
+            HeaderName::from_static("x-supabase-api-version"),
+            HeaderName::from_static("x-sb-error-code"),
             HeaderName::from_static("x-ratelimit-limit"),
             HeaderName::from_static("x-ratelimit-remaining"),
             HeaderName::from_static("x-ratelimit-reset"),
