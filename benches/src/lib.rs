@@ -1,3 +1,4 @@
 //! What the benchmark programs share. Each program is `src/bin/bench-<area>` and runs by `cargo xtask bench <area>`.
 
 pub mod machine;
+pub mod server;
