@@ -2,7 +2,8 @@
 //!
 //! Every statement has the same columns in the same order: `total_result_set bigint`, `page_total bigint`,
 //! `location text[]`, `response_headers text`, `response_status text`, `response_inserted bigint`, `body`. The body
-//! is last, so that all else is known before the first byte of a large one.
+//! is last, so that all else is known before the first byte of a large one. Only where the plan is asked for, which shows
+//! the columns, do they stand in PostgREST's order.
 
 use super::{Sql, Statement};
 use crate::plan::{Handler, MutatePlan, Output, ReadPlan, RoutinePlan, WritePlan};
@@ -10,7 +11,7 @@ use crate::request::{Count, MediaType, Preferences, Range, Return};
 use crate::schema::{QualifiedName, Routine};
 
 const NO_LOCATION: &str = ", array[]::text[] as location";
-const NONE_INSERTED: &str = ", null::bigint as response_inserted, ";
+const NONE_INSERTED: &str = ", null::bigint as response_inserted";
 
 /// The statement of a read.
 pub(crate) fn read(
@@ -33,8 +34,7 @@ pub(crate) fn read(
         sql.push(")");
     }
     sql.push(" select ").total(preferences, total, None).push(", ").page_total(None);
-    sql.push(NO_LOCATION).response_settings().push(NONE_INSERTED);
-    sql.body(&plan.output.handler, None).push(" from (select * from pgrst_source) _postgrest_t");
+    sql.rest_of_read(&plan.output, None).push(" from (select * from pgrst_source) _postgrest_t");
     sql.finish()
 }
 
@@ -52,7 +52,11 @@ pub(crate) fn write(plan: &WritePlan, preferences: &Preferences) -> Statement {
             sql.push("array[]::text[]");
         }
     }
-    sql.push(" as location").response_settings().push(", ");
+    sql.push(" as location");
+    if plan.output.is_plan() {
+        sql.body(&plan.output.handler, None);
+    }
+    sql.response_settings().push(", ");
     match &plan.write {
         MutatePlan::Insert(insert) if insert.counts_new_rows() => {
             sql.push("nullif(current_setting('pgrst.inserted', true), '')::bigint");
@@ -61,7 +65,11 @@ pub(crate) fn write(plan: &WritePlan, preferences: &Preferences) -> Statement {
             sql.push("0::bigint");
         }
     }
-    sql.push(" as response_inserted, ").body(&plan.output.handler, None).push(" from (");
+    sql.push(" as response_inserted");
+    if !plan.output.is_plan() {
+        sql.body(&plan.output.handler, None);
+    }
+    sql.push(" from (");
     if plan.output.handler == Handler::None {
         // What is selected need not be there when nothing is returned.
         sql.push("select * from pgrst_source");
@@ -90,8 +98,7 @@ pub(crate) fn call(
     }
     let routine = Some(&plan.routine);
     sql.push(" select ").total(preferences, total, routine).push(", ").page_total(routine);
-    sql.push(NO_LOCATION).response_settings().push(NONE_INSERTED);
-    sql.body(&plan.output.handler, routine).push(" from (").read(&plan.tree);
+    sql.rest_of_read(&plan.output, routine).push(" from (").read(&plan.tree);
     sql.push(") _postgrest_t");
     sql.finish()
 }
@@ -166,7 +173,17 @@ impl Sql {
         self.push("::text[])), array[]::text[]) else array[]::text[] end");
     }
 
+    /// The columns of a read or call behind its counts.
+    fn rest_of_read(&mut self, output: &Output, routine: Option<&Routine>) -> &mut Self {
+        if output.is_plan() {
+            let sql = self.body(&output.handler, routine).response_settings();
+            return sql.push(NONE_INSERTED).push(NO_LOCATION);
+        }
+        self.push(NO_LOCATION).response_settings().push(NONE_INSERTED).body(&output.handler, routine)
+    }
+
     fn body(&mut self, handler: &Handler, routine: Option<&Routine>) -> &mut Self {
+        self.push(", ");
         let scalar = routine.is_some_and(Routine::returns_scalar);
         match handler {
             Handler::Json { strip_nulls } => {
