@@ -39,7 +39,10 @@ pub(super) enum HashError {
 pub(super) fn hash(kind: PasswordHash, password: &str) -> Result<String, HashError> {
     match kind {
         PasswordHash::Bcrypt(cost) => {
-            bcrypt::hash(password, cost).map_err(|error| HashError::Failed(error.to_string()))
+            let hash = bcrypt::hash_with_result(password, cost);
+            let hash = hash.map_err(|error| HashError::Failed(error.to_string()))?;
+            // The only name that pgcrypto knows: projects compare passwords with `crypt` in functions of theirs.
+            Ok(hash.format_for_version(bcrypt::Version::TwoA))
         }
         PasswordHash::Argon2id => {
             let salt = rand::random::<[u8; SALT_BYTES]>();
@@ -253,7 +256,7 @@ mod tests {
     #[case("2b")]
     #[case("2y")]
     fn all_names_of_bcrypt_are_known(#[case] name: &str) {
-        let stored = hash(PasswordHash::Bcrypt(4), "password").unwrap().replacen("2b", name, 1);
+        let stored = hash(PasswordHash::Bcrypt(4), "password").unwrap().replacen("2a", name, 1);
         assert!(verify(&stored, "password").unwrap());
     }
 
