@@ -41,7 +41,7 @@ const PARTS: &[Part] = &[
     Part { name: "extensions", version: 1, sql: include_str!("sql/extensions.sql"), hosted: false },
     Part { name: "auth", version: 2, sql: include_str!("sql/auth.sql"), hosted: false },
     Part { name: "auth_unused", version: 1, sql: include_str!("sql/auth_unused.sql"), hosted: false },
-    Part { name: "auth_rights", version: 1, sql: include_str!("sql/auth_rights.sql"), hosted: false },
+    Part { name: "auth_rights", version: 2, sql: include_str!("sql/auth_rights.sql"), hosted: false },
     Part { name: "auth_service", version: 1, sql: include_str!("sql/auth_service.sql"), hosted: false },
     Part { name: "storage", version: 2, sql: include_str!("sql/storage.sql"), hosted: false },
     Part { name: "realtime", version: 1, sql: include_str!("sql/realtime.sql"), hosted: false },

@@ -24,7 +24,8 @@ begin
       execute format('create policy "auth service" on %s to supabase_auth_admin using (true)', relation);
     end if;
   end loop;
-  grant usage on all sequences in schema auth to supabase_auth_admin;
+  -- Also to set them, as dumps do.
+  execute format('grant all on all sequences in schema auth to supabase_auth_admin, dashboard_user, postgres, %I', owner);
   if superuser then
     for routine in select p.oid from pg_proc p where p.pronamespace = 'auth'::regnamespace
       and p.proname in ('jwt', 'uid', 'role', 'email') and p.pronargs = 0 loop
