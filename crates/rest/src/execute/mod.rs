@@ -167,6 +167,9 @@ pub(crate) async fn execute(
         End::Commit
     };
     let begin = begin(isolation(plan, context.identity, cache), read_only);
+    if config.log_query {
+        tracing::info!(method = request.method, path = request.path, sql = statements[main].sql, "query");
+    }
     let streams =
         read_only && !output.is_plan() && matches!(end, End::Commit) && statements.len() == main + 1;
     let Results { rows, large } = run(context, begin, &statements, end, streams.then_some(LARGE)).await?;
