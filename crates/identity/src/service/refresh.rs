@@ -243,11 +243,9 @@ mod tests {
             id: Uuid::nil(),
             user_id: Uuid::nil(),
             created_at: at(0),
-            factor_id: None,
             aal: Aal::Aal1,
             not_after: None,
             refreshed_at: None,
-            tag: None,
             amr: Vec::new(),
         }
     }

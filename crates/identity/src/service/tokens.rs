@@ -36,7 +36,7 @@ pub(crate) struct TokenResponse {
 }
 
 impl AuthService {
-    /// Opens a session for an account that has just proved itself by `method` (see [`super::store::Amr`]).
+    /// Opens a session for an account that has just proved itself by `method` (named as `amr` of access tokens names it).
     /// Checks nothing but a ban.
     pub(crate) async fn sign_in(
         &self,

@@ -117,11 +117,9 @@ mod tests {
             id: Uuid::nil(),
             user_id: Uuid::nil(),
             created_at: DateTime::UNIX_EPOCH,
-            factor_id: None,
             aal,
             not_after: None,
             refreshed_at: None,
-            tag: None,
             amr: Vec::new(),
         }
     }

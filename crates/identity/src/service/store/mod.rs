@@ -22,7 +22,7 @@ pub(crate) use oauth_client_states::OAuthClientState;
 pub(crate) use one_time_tokens::{OneTimeToken, TokenKind};
 pub(crate) use passkeys::{Ceremony, CeremonyKind, NewPasskey, Passkey};
 pub(crate) use rotation::{Rotation, rotate};
-pub(crate) use sessions::{Aal, Amr, RefreshToken, Session};
+pub(crate) use sessions::{Aal, RefreshToken, Session};
 pub(crate) use users::{NewUser, User, UserChange};
 
 use longhouse_database::{Claims, Database, Error, RoleTransaction};

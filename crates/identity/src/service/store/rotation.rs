@@ -25,7 +25,7 @@ static CLAIMS: LazyLock<Claims> = LazyLock::new(|| Claims::agent(super::ROLE, Ma
 // update looks again at a row that has changed.
 const SQL: &str = const_format::concatcp!(
     "with session as materialized (
-       select s.id, s.user_id, s.created_at, s.factor_id, s.aal, s.not_after, s.refreshed_at, s.tag
+       select s.id, s.user_id, s.created_at, s.aal, s.not_after, s.refreshed_at
        from auth.sessions s
        where s.id = (select t.session_id from auth.refresh_tokens t where t.token = $1)
        for no key update of s
@@ -49,8 +49,8 @@ const SQL: &str = const_format::concatcp!(
        set refreshed_at = now() at time zone 'utc', updated_at = now(), user_agent = $3, ip = $4
        from used where s.id = used.session_id
      )
-     select s.id as session_id, s.created_at as session_created_at, s.factor_id, s.aal::text as aal, s.not_after,
-       s.tag, (select json_agg(json_build_object('method', c.authentication_method,
+     select s.id as session_id, s.created_at as session_created_at, s.aal::text as aal, s.not_after,
+       (select json_agg(json_build_object('method', c.authentication_method,
            'timestamp', extract(epoch from c.updated_at)::bigint) order by c.updated_at desc)
          from auth.mfa_amr_claims c where c.session_id = s.id) as amr, ",
     users::COLUMNS,
@@ -78,11 +78,9 @@ pub(crate) async fn rotate(
             id: row.get("session_id"),
             user_id: user.id,
             created_at: row.get::<_, Option<DateTime<Utc>>>("session_created_at").unwrap_or_default(),
-            factor_id: row.get("factor_id"),
             aal: Aal::read(row.get("aal")),
             not_after: row.get("not_after"),
             refreshed_at: Some(Utc::now()),
-            tag: row.get("tag"),
             amr: row
                 .get::<_, Option<Value>>("amr")
                 .map(|list| serde_json::from_value(list).expect("the query builds this shape"))

@@ -52,11 +52,9 @@ pub(crate) struct Session {
     pub(crate) id: Uuid,
     pub(crate) user_id: Uuid,
     pub(crate) created_at: DateTime<Utc>,
-    pub(crate) factor_id: Option<Uuid>,
     pub(crate) aal: Aal,
     pub(crate) not_after: Option<DateTime<Utc>>,
     pub(crate) refreshed_at: Option<DateTime<Utc>>,
-    pub(crate) tag: Option<String>,
     /// Newest first.
     pub(crate) amr: Vec<Amr>,
 }
@@ -72,8 +70,7 @@ pub(crate) struct RefreshToken {
     pub(crate) session_id: Option<Uuid>,
 }
 
-const COLUMNS: &str =
-    "s.id, s.user_id, s.created_at, s.factor_id, s.aal::text as aal, s.not_after, s.refreshed_at, s.tag,
+const COLUMNS: &str = "s.id, s.user_id, s.created_at, s.aal::text as aal, s.not_after, s.refreshed_at,
     (select json_agg(json_build_object('method', c.authentication_method,
         'timestamp', extract(epoch from c.updated_at)::bigint) order by c.updated_at desc)
       from auth.mfa_amr_claims c where c.session_id = s.id) as amr";
@@ -93,16 +90,6 @@ impl Session {
             " from auth.sessions s where s.id = $1 for update of s"
         );
         Ok(tx.query_opt(sql, &[&id]).await?.as_ref().map(Self::read))
-    }
-
-    /// All of an account, newest first.
-    pub(crate) async fn of_user(tx: &Tx, user: Uuid) -> Result<Vec<Self>, Error> {
-        let sql = const_format::concatcp!(
-            "select ",
-            COLUMNS,
-            " from auth.sessions s where s.user_id = $1 order by s.created_at desc, s.id"
-        );
-        Ok(tx.query(sql, &[&user]).await?.iter().map(Self::read).collect())
     }
 
     /// Opens a session, signed in by `method` now.
@@ -189,11 +176,9 @@ impl Session {
             id: row.get("id"),
             user_id: row.get("user_id"),
             created_at: row.get::<_, Option<DateTime<Utc>>>("created_at").unwrap_or_default(),
-            factor_id: row.get("factor_id"),
             aal: Aal::read(row.get("aal")),
             not_after: row.get("not_after"),
             refreshed_at: row.get::<_, Option<NaiveDateTime>>("refreshed_at").map(|time| time.and_utc()),
-            tag: row.get("tag"),
             amr: amr
                 .map(|list| serde_json::from_value(list).expect("the query builds this shape"))
                 .unwrap_or_default(),
