@@ -3,12 +3,15 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use longhouse_config::{Log, LogFormat};
-use longhouse_database::{Database, DatabaseOptions};
+use longhouse_database::{Database, DatabaseOptions, Lifetimes};
 use longhouse_operations::logs;
+use longhouse_operations::metrics::Metrics;
+use longhouse_rest::admin::Admin;
 use longhouse_rest::api::{RestApi, by_token};
 use longhouse_rest::openapi::Place;
 use longhouse_rest::reload::{ReloadError, ReloadOptions, Reloader, Source};
@@ -16,6 +19,7 @@ use longhouse_rest::standalone::{LogLevel, Standalone, listen_host};
 use longhouse_server::{Drain, Listener};
 use miette::{IntoDiagnostic, WrapErr};
 
+use crate::build;
 use crate::signals::Signals;
 
 /// First and longest pause between attempts to reach the database.
@@ -36,7 +40,18 @@ pub(crate) async fn run(args: RestArgs) -> miette::Result<ExitCode> {
     logs::init(&Log { filter: filter(options.log_level).into(), format: LogFormat::Auto })
         .into_diagnostic()?;
     // Before the database is waited for, so that a busy port is told at once.
-    let listener = Listener::bind(address(&options).await?).await.into_diagnostic()?;
+    let listener = Listener::bind(address("server-host", &options.host, options.port).await?).await;
+    let listener = listener.into_diagnostic()?;
+    let admin = match options.admin_port {
+        Some(port) => {
+            let address = address("admin-server-host", &options.admin_host, port).await?;
+            Some((
+                Listener::bind(address).await.into_diagnostic()?,
+                Metrics::install(build::VERSION, &build::id()),
+            ))
+        }
+        None => None,
+    };
     let mut signals = Signals::new()?;
     let reload = ReloadOptions {
         database: database_options(&options),
@@ -48,20 +63,39 @@ pub(crate) async fn run(args: RestArgs) -> miette::Result<ExitCode> {
         started = start(&reload, options.automatic_recovery) => started?,
         () = signals.next() => return Ok(ExitCode::SUCCESS),
     };
-    let database = Database::connect(&reload.database).await.into_diagnostic()?;
+    let lifetimes =
+        Lifetimes { longest: Some(options.pool_max_lifetime), idle: Some(options.pool_max_idletime) };
+    let database = Database::connect(&reload.database).await.into_diagnostic()?.with_lifetimes(lifetimes);
     let place = Place {
         scheme: "http".into(),
         host: options.host.clone(),
         port: listener.local_addr().port(),
         path: "/".into(),
     };
-    let api = RestApi::new(database, reloader.cache(), reloader.current(), by_token()).with_place(place);
-    println!("REST API on http://{}", listener.local_addr());
+    let api_address = listener.local_addr();
     let drain = Drain::new();
+    let admin = match admin {
+        Some((listener, metrics)) => {
+            let metrics = metrics.into_diagnostic()?;
+            let upkeep = metrics.spawn_upkeep();
+            let (database, cache) = (database.clone(), reloader.cache());
+            let admin =
+                Admin { database, cache, api: api_address, metrics: Arc::new(move || metrics.render()) };
+            println!("admin server on http://{}", listener.local_addr());
+            Some((tokio::spawn(longhouse_server::serve(listener, admin.router(), drain.clone())), upkeep))
+        }
+        None => None,
+    };
+    let api = RestApi::new(database, reloader.cache(), reloader.current(), by_token()).with_place(place);
+    println!("REST API on http://{api_address}");
     let serving = tokio::spawn(longhouse_server::serve(listener, api.router(), drain.clone()));
     signals.next().await;
     drain.stop();
     serving.await.into_diagnostic()?;
+    if let Some((serving, upkeep)) = admin {
+        serving.await.into_diagnostic()?;
+        upkeep.abort();
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -81,14 +115,14 @@ async fn start(options: &ReloadOptions, patient: bool) -> miette::Result<Reloade
     }
 }
 
-async fn address(options: &Standalone) -> miette::Result<SocketAddr> {
-    let host = listen_host(&options.host);
-    tokio::net::lookup_host((host, options.port))
+async fn address(option: &str, host: &str, port: u16) -> miette::Result<SocketAddr> {
+    let host = listen_host(host);
+    tokio::net::lookup_host((host, port))
         .await
         .into_diagnostic()
-        .wrap_err_with(|| format!("server-host {host} cannot be resolved"))?
+        .wrap_err_with(|| format!("{option} {host} cannot be resolved"))?
         .next()
-        .ok_or_else(|| miette::miette!("server-host {host} has no address"))
+        .ok_or_else(|| miette::miette!("{option} {host} has no address"))
 }
 
 fn database_options(options: &Standalone) -> DatabaseOptions {
