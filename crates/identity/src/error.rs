@@ -129,6 +129,14 @@ pub enum KeysError {
     /// A key cannot change like that.
     #[error("{0}")]
     Refused(crate::service::Refusal),
+    /// A key of a file cannot be taken over. The reason never repeats the key.
+    #[error("key {key} of the file cannot be imported: {reason}")]
+    Import {
+        /// Its place in the file, from 1.
+        key: usize,
+        /// What to change.
+        reason: &'static str,
+    },
     /// There are as many keys as one process keeps in memory.
     #[error("there are {0} API keys already: revoke some with `longhouse keys revoke`")]
     TooMany(usize),

@@ -1,5 +1,9 @@
 //! `longhouse keys`: what tokens are signed with, and the API keys of pages and servers.
 
+use std::fmt::Display;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,6 +25,9 @@ use crate::settings::SettingsArgs;
 /// Clocks that may differ between servers: a token is accepted that much longer.
 const LEEWAY: Duration = Duration::from_secs(30);
 
+/// Bytes of a file of keys that are read; 32 keys of the largest kind have fewer.
+const MOST_FILE: u64 = 256 * 1024;
+
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -28,6 +35,7 @@ Examples:
   longhouse keys create-api-key --kind secret --name \"nightly job\"
   longhouse keys rotate                  publishes a new signing key
   longhouse keys rotate                  ten minutes later: signs with it
+  longhouse keys import signing_keys.json
   longhouse keys revoke 4f1c             ends a key; the first characters of its id suffice
 
 The keys of `longhouse status` are apart from these: they are in keys.json of the data folder, or configured. Servers
@@ -79,6 +87,14 @@ enum Command {
         /// Do not wait until everybody knows the new key
         #[arg(long)]
         now: bool,
+    },
+    /// Take over signing keys that were made elsewhere, as `supabase gen signing-key` writes them
+    #[command(
+        after_help = "Example:\n  longhouse keys import supabase/signing_keys.json\n\nThe first key of the file with a private part signs from now on; the others, and public keys, verify what they signed. Keys that are here already stay as they are."
+    )]
+    Import {
+        /// A JSON Web Key, a list of them, or a set
+        file: PathBuf,
     },
     /// End an API key or signing key
     #[command(after_help = "Example:\n  longhouse keys revoke 4f1c2a")]
@@ -183,7 +199,29 @@ async fn execute(command: Command, config: &Config, database: &Database) -> Resu
                 ),
             }
         }
+        Command::Import { file } => import(config, database, &file).await?,
         Command::Revoke { id, now } => revoke(config, database, &id, now).await?,
+    }
+    Ok(())
+}
+
+async fn import(config: &Config, database: &Database, file: &Path) -> Result<()> {
+    let unreadable = |reason: &dyn Display| miette!("{} cannot be read: {reason}", file.display());
+    let opened = File::open(file).map_err(|error| unreadable(&error))?;
+    let mut document = String::new();
+    opened.take(MOST_FILE + 1).read_to_string(&mut document).map_err(|error| unreadable(&error))?;
+    if document.len() as u64 > MOST_FILE {
+        return Err(unreadable(&"a file of keys has at most 256 KiB"));
+    }
+    let secret = ProjectKeys::load_or_create(config).into_diagnostic()?.jwt_secret;
+    for key in SigningKey::import(database, &secret, &document).await.into_diagnostic()? {
+        let what = match key.status {
+            KeyStatus::Current => "signs from now on",
+            KeyStatus::Standby => "is on standby: `longhouse keys rotate` signs with it",
+            KeyStatus::Previous => "signs nothing; what it signed is good until you revoke it",
+            KeyStatus::Revoked => "was revoked here, and stays so",
+        };
+        println!("key {} ({}) {what}", short(key.id), key.algorithm.name());
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::import;
 use super::lifecycle::{may_add, may_revoke, rotation};
 use super::seal::Sealer;
 use crate::KeysError;
@@ -147,9 +148,44 @@ impl SigningKey {
         let new = NewKey::generate(algorithm)?;
         let tx = locked(database).await?;
         may_add(&Self::all(&tx).await?).map_err(KeysError::Refused)?;
-        let key = new.insert(&tx, secret).await?;
+        let key = new.insert(&tx, secret, KeyStatus::Standby).await?;
         tx.commit().await?;
         Ok(key)
+    }
+
+    /// Takes over keys that were made elsewhere: a JSON Web Key, a list or a set of them. The first that can sign does
+    /// so at once, and the key that signed before becomes a previous one; so do all others of the file. Keys that are
+    /// here already stay as they are. Returns the file's keys as they are now.
+    ///
+    /// # Errors
+    /// [`KeysError::Import`] with the first key that cannot be used (then none is taken over), or the database's.
+    pub async fn import(
+        database: &Database,
+        secret: &SecretString,
+        document: &str,
+    ) -> Result<Vec<Self>, KeysError> {
+        let read = import::read(document)?;
+        let signs = read.iter().position(|read| read.signs);
+        let tx = locked(database).await?;
+        let mut keys = Self::all(&tx).await?;
+        let mut imported = Vec::new();
+        for (index, import::Read { key, .. }) in read.into_iter().enumerate() {
+            if let Some(known) = keys.iter().find(|known| known.id == key.id) {
+                imported.push(known.clone());
+                continue;
+            }
+            let status = if signs == Some(index) { KeyStatus::Current } else { KeyStatus::Previous };
+            if status == KeyStatus::Current
+                && let Some(before) = keys.iter().find(|key| key.status == KeyStatus::Current)
+            {
+                set_status(&tx, before.id, KeyStatus::Previous).await?;
+            }
+            let key = key.insert(&tx, secret, status).await?;
+            keys.push(key.clone());
+            imported.push(key);
+        }
+        tx.commit().await?;
+        Ok(imported)
     }
 
     /// Puts the standby key to use; the key that signed becomes a previous one. Without a standby key, makes one,
@@ -171,7 +207,7 @@ impl SigningKey {
         let tx = locked(database).await?;
         let keys = Self::all(&tx).await?;
         let Some(change) = rotation(&keys, Utc::now(), known_after).map_err(KeysError::Refused)? else {
-            let key = NewKey::generate(algorithm)?.insert(&tx, secret).await?;
+            let key = NewKey::generate(algorithm)?.insert(&tx, secret, KeyStatus::Standby).await?;
             tx.commit().await?;
             return Ok(Rotated::Published(key));
         };
@@ -241,11 +277,12 @@ async fn set_status(
 }
 
 /// A key that is not stored yet.
-struct NewKey {
-    id: Uuid,
-    algorithm: SigningAlgorithm,
-    private: Vec<u8>,
-    public: Option<Value>,
+pub(super) struct NewKey {
+    pub(super) id: Uuid,
+    pub(super) algorithm: SigningAlgorithm,
+    /// A secret, PKCS #8 (ES256) or PKCS #1 (RS256); empty for keys that only verify.
+    pub(super) private: Vec<u8>,
+    pub(super) public: Option<Value>,
 }
 
 impl NewKey {
@@ -272,14 +309,7 @@ impl NewKey {
         };
         let public = match algorithm {
             SigningAlgorithm::Hs256 => None,
-            _ => {
-                let mut jwk = Jwk::from_encoding_key(&encoding(algorithm, &private), algorithm.jwt())
-                    .map_err(|_| failed())?;
-                jwk.common.key_id = Some(id.to_string());
-                jwk.common.public_key_use = Some(PublicKeyUse::Signature);
-                jwk.common.key_operations = Some(vec![KeyOperations::Verify]);
-                Some(serde_json::to_value(jwk).map_err(|_| failed())?)
-            }
+            _ => Some(public_jwk(id, algorithm, &private).ok_or_else(failed)?),
         };
         Ok(Self { id, algorithm, private, public })
     }
@@ -288,20 +318,31 @@ impl NewKey {
         self,
         tx: &RoleTransaction,
         secret: &SecretString,
+        status: KeyStatus,
     ) -> Result<SigningKey, longhouse_database::Error> {
         let sealed = Sealer::new(secret).seal(self.id, &self.private);
         let sql = const_format::concatcp!(
             "insert into longhouse.signing_keys (id, algorithm, status, sealed_key, public_jwk)
-             values ($1, $2, 'standby', $3, $4) returning ",
+             values ($1, $2, $3, $4, $5) returning ",
             COLUMNS
         );
-        let rows = tx.query(sql, &[&self.id, &self.algorithm.name(), &sealed, &self.public]).await?;
+        let rows =
+            tx.query(sql, &[&self.id, &self.algorithm.name(), &status.name(), &sealed, &self.public]).await?;
         Ok(SigningKey::read(rows.first().expect("an insert returns its row")))
     }
 }
 
+/// The public part of a private key, as it is published.
+pub(super) fn public_jwk(id: Uuid, algorithm: SigningAlgorithm, private: &[u8]) -> Option<Value> {
+    let mut jwk = Jwk::from_encoding_key(&encoding(algorithm, private), algorithm.jwt()).ok()?;
+    jwk.common.key_id = Some(id.to_string());
+    jwk.common.public_key_use = Some(PublicKeyUse::Signature);
+    jwk.common.key_operations = Some(vec![KeyOperations::Verify]);
+    serde_json::to_value(jwk).ok()
+}
+
 /// The PKCS #1 key inside of a PKCS #8 one (RFC 5208): past version and algorithm, in an octet string.
-fn rsa_private_key(pkcs8: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn rsa_private_key(pkcs8: &[u8]) -> Option<Vec<u8>> {
     const HEAD: usize = 26;
     let (head, key) = pkcs8.split_at_checked(HEAD)?;
     // An octet string whose length takes two bytes, to the end of the document.

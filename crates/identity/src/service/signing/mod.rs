@@ -1,5 +1,6 @@
 //! Signs access tokens with the project's current key.
 
+mod import;
 mod keys;
 mod lifecycle;
 mod seal;
