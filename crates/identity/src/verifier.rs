@@ -17,6 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
 use crate::api_keys::KnownApiKey;
+use crate::key_ring::Snapshot;
 use crate::{AuthError, KeyRing, ProjectKeys};
 
 /// Longer tokens are refused unread.
@@ -27,6 +28,16 @@ const LEEWAY: u64 = 30;
 const MOST_REMEMBERED: u64 = 32 * 1024 * 1024;
 /// What a remembered token takes besides its claims.
 const OVERHEAD: usize = 160;
+
+/// Roles of the project's own servers.
+const SERVER_ROLES: [&str; 2] = ["service_role", "supabase_admin"];
+
+/// What a token has to say about its end.
+#[derive(Debug, Clone, Copy)]
+enum Expiry {
+    Required,
+    IfPresent,
+}
 
 /// Decides which claims a key or token stands for. Cheap to clone.
 ///
@@ -116,7 +127,37 @@ impl Verifier {
         Ok(claims)
     }
 
-    fn decode(&self, token: &str, snapshot: &crate::key_ring::Snapshot) -> Result<(Claims, u64), AuthError> {
+    /// As [`Self::verify`], for what only the project's own servers may ask: also accepts `supabase_admin`, and tokens
+    /// of the two server roles without `exp`, as Supabase Auth does. Whoever signed those holds the project's key and
+    /// could sign another any time; what ends them is to revoke the key. Nothing of them is remembered.
+    pub(crate) fn verify_server(&self, token: &str) -> Result<Claims, AuthError> {
+        let refusal = match self.verify(token) {
+            Err(refusal @ (AuthError::NoExpiry | AuthError::Role)) => refusal,
+            verdict => return verdict,
+        };
+        let claims = self.authentic(token, &self.ring.snapshot(), Expiry::IfPresent)?;
+        match claims.get("role").and_then(Value::as_str) {
+            Some(role) if SERVER_ROLES.contains(&role) => Ok(Claims::new(&role.to_owned(), claims)),
+            _ => Err(refusal),
+        }
+    }
+
+    fn decode(&self, token: &str, snapshot: &Snapshot) -> Result<(Claims, u64), AuthError> {
+        let claims = self.authentic(token, snapshot, Expiry::Required)?;
+        let role = claims.get("role").and_then(Value::as_str).filter(|role| self.rules.roles.contains(*role));
+        let role = role.ok_or(AuthError::Role)?.to_owned();
+        let expires = claims.get("exp").and_then(Value::as_f64).ok_or(AuthError::NoExpiry)?;
+        // Whole seconds; negative and endless ones end at the bounds of the type.
+        Ok((Claims::new(&role, claims), expires as u64))
+    }
+
+    /// The claims of a token that a key of this project signed, for this project, for now.
+    fn authentic(
+        &self,
+        token: &str,
+        snapshot: &Snapshot,
+        expiry: Expiry,
+    ) -> Result<Map<String, Value>, AuthError> {
         let header = decode_header(token).map_err(|error| match error.kind() {
             // An `alg` that the library does not know, such as `none`, fails as JSON.
             ErrorKind::Json(_) if has_header(token) => AuthError::Algorithm,
@@ -134,15 +175,11 @@ impl Verifier {
         if header.alg != key.algorithm {
             return Err(AuthError::Algorithm);
         }
-        let claims = decode::<Map<String, Value>>(token, &key.key, &validation(key.algorithm))
+        let claims = decode::<Map<String, Value>>(token, &key.key, &validation(key.algorithm, expiry))
             .map_err(|error| refusal(error.kind()))?
             .claims;
         check_audience(&claims)?;
-        let role = claims.get("role").and_then(Value::as_str).filter(|role| self.rules.roles.contains(*role));
-        let role = role.ok_or(AuthError::Role)?.to_owned();
-        let expires = claims.get("exp").and_then(Value::as_f64).ok_or(AuthError::NoExpiry)?;
-        // Whole seconds; negative and endless ones end at the bounds of the type.
-        Ok((Claims::new(&role, claims), expires as u64))
+        Ok(claims)
     }
 
     /// Reads the tables of keys (and fetches a hosted project's) if these headers name a key that is not known yet,
@@ -199,11 +236,14 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 
-fn validation(algorithm: Algorithm) -> Validation {
+fn validation(algorithm: Algorithm, expiry: Expiry) -> Validation {
     let mut validation = Validation::new(algorithm);
     validation.leeway = LEEWAY;
     validation.validate_nbf = true;
-    validation.set_required_spec_claims(&["exp"]);
+    validation.set_required_spec_claims::<&str>(match expiry {
+        Expiry::Required => &["exp"],
+        Expiry::IfPresent => &[],
+    });
     // Checked apart: an absent audience is fine, as on the project's own keys.
     validation.validate_aud = false;
     validation

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use axum::extract::FromRequestParts;
 use http::header::USER_AGENT;
 use http::request::Parts;
+use longhouse_database::Claims;
 use longhouse_server::ClientIp;
 use uuid::Uuid;
 
@@ -64,7 +65,7 @@ impl FromRequestParts<AuthService> for SignedIn {
 
     async fn from_request_parts(parts: &mut Parts, service: &AuthService) -> Result<Self, AuthApiError> {
         let caller = Caller::of(parts);
-        let claims = claims(parts, service)?;
+        let claims = claims(parts, |token| service.verifier.verify(token))?;
         let id = |name: &str| {
             claims.get(name).and_then(serde_json::Value::as_str).and_then(|id| Uuid::parse_str(id).ok())
         };
@@ -100,7 +101,7 @@ impl FromRequestParts<AuthService> for Admin {
 
     async fn from_request_parts(parts: &mut Parts, service: &AuthService) -> Result<Self, AuthApiError> {
         let caller = Caller::of(parts);
-        let claims = claims(parts, service)?;
+        let claims = claims(parts, |token| service.verifier.verify_server(token))?;
         match claims.get("role").and_then(serde_json::Value::as_str) {
             Some("service_role" | "supabase_admin") => Ok(Self { caller }),
             _ => Err(AuthApiError::forbidden("not_admin", "User not allowed")),
@@ -111,18 +112,20 @@ impl FromRequestParts<AuthService> for Admin {
 /// The claims of the bearer token; an API key alone is nobody here.
 fn claims(
     parts: &Parts,
-    service: &AuthService,
+    verify: impl FnOnce(&str) -> Result<Claims, AuthError>,
 ) -> Result<serde_json::Map<String, serde_json::Value>, AuthApiError> {
     let missing = || {
         let message = "This endpoint requires a valid Bearer token";
         AuthApiError::unauthorized("no_authorization", message)
     };
     let token = credential(&parts.headers).map_err(|_| missing())?.ok_or_else(missing)?;
-    let claims = service.verifier.verify(token).map_err(|error| match error {
-        AuthError::Expired => bad_jwt(
-            "invalid JWT: unable to parse or verify signature, token has invalid claims: token is expired",
-        ),
-        error => bad_jwt(format!("invalid JWT: {error}")),
+    let claims = verify(token).map_err(|error| {
+        let reason = match error {
+            AuthError::Expired => "token has invalid claims: token is expired".to_owned(),
+            error => error.to_string(),
+        };
+        // Clients look for these words.
+        bad_jwt(format!("invalid JWT: unable to parse or verify signature, {reason}"))
     })?;
     serde_json::from_str(claims.json()).map_err(AuthApiError::internal)
 }
