@@ -22,6 +22,7 @@ mod recovery_codes;
 mod resend;
 mod settings;
 mod signup;
+mod sso;
 mod token;
 mod user;
 mod verify;
@@ -55,6 +56,7 @@ pub(crate) fn router() -> Router<AuthService> {
         .merge(resend::router())
         .merge(settings::router())
         .merge(signup::router())
+        .merge(sso::router())
         .merge(token::router())
         .merge(user::router())
         .merge(verify::router())

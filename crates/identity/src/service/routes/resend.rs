@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -100,6 +101,8 @@ async fn resend(
     match user.filter(|user| kind.is_wanted(user)) {
         None => match &name {
             Name::Email(email) => service.pretend_to_mail(&tx, &params.kind, email).await?,
+            // Whatever the number, the answer is the same: see below.
+            Name::Phone(_) if kind == Kind::PhoneChange => (),
             Name::Phone(phone) => service.pretend_to_text(&params.kind, phone)?,
         },
         Some(user) => match kind {
@@ -120,13 +123,22 @@ async fn resend(
             }
             Kind::PhoneChange => {
                 let purpose = SmsPurpose::PhoneChange;
-                sms = Some(service.issue_sms(&tx, &user, &user.phone_change, purpose, Channel::Sms).await?);
+                sms = match service.issue_sms(&tx, &user, &user.phone_change, purpose, Channel::Sms).await {
+                    Ok(sms) => Some(sms),
+                    // The last message is a moment old; saying so would tell who changes their number.
+                    Err(error) if error.status() == StatusCode::TOO_MANY_REQUESTS => None,
+                    Err(error) => return Err(error),
+                };
             }
         },
     }
     tx.commit().await?;
-    Ok(Json(match sms {
-        Some(sms) => json!({ "message_id": service.deliver(sms).await? }),
-        None => json!({}),
+    let message = match sms {
+        Some(sms) => Some(service.deliver(sms).await?),
+        None => None,
+    };
+    Ok(Json(match message {
+        Some(id) if kind == Kind::Sms => json!({ "message_id": id }),
+        _ => json!({}),
     }))
 }

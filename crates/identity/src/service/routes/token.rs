@@ -58,6 +58,7 @@ async fn token(
             let params = body_of(request).await?;
             Box::pin(super::id_token::grant(&service, &caller, signed_in, params)).await?
         }
+        "web3" => return Err(no_wallets(&body_of::<Web3Params>(request).await?)),
         _ => return Err(AuthApiError::bad_request("invalid_credentials", "unsupported_grant_type")),
     };
     let mut response = Json(session).into_response();
@@ -67,6 +68,22 @@ async fn token(
 
 async fn body_of<T: serde::de::DeserializeOwned>(request: Request) -> Result<T, AuthApiError> {
     JsonBody::<T>::from_request(request, &()).await.map(|JsonBody(params)| params)
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Web3Params {
+    chain: String,
+}
+
+/// Sign-in by a wallet is not offered; clients tell that from a grant that nobody knows.
+fn no_wallets(params: &Web3Params) -> AuthApiError {
+    match params.chain.as_str() {
+        "ethereum" | "solana" => {
+            AuthApiError::unprocessable("web3_provider_disabled", "Web3 provider is disabled")
+        }
+        _ => AuthApiError::bad_request("web3_unsupported_chain", "Unsupported chain"),
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
