@@ -6,7 +6,7 @@ pub(crate) mod store;
 pub(crate) use routes::router;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 /// A bucket, as clients see it.
@@ -16,7 +16,8 @@ pub struct Bucket {
     pub id: String,
     /// The same.
     pub name: String,
-    /// Who made it, where that is a user.
+    /// Who made it, where that is a user; written as text in any case, since supabase-py takes no null.
+    #[serde(serialize_with = "as_text")]
     pub owner: Option<Uuid>,
     /// Whether anybody may read its objects.
     pub public: bool,
@@ -31,6 +32,13 @@ pub struct Bucket {
     pub created_at: Option<DateTime<Utc>>,
     /// When it was changed.
     pub updated_at: Option<DateTime<Utc>>,
+}
+
+fn as_text<S: Serializer>(owner: &Option<Uuid>, serializer: S) -> Result<S::Ok, S::Error> {
+    match owner {
+        Some(owner) => serializer.collect_str(owner),
+        None => serializer.serialize_str(""),
+    }
 }
 
 /// What an upload must know of its bucket.

@@ -51,8 +51,9 @@ fn described(object: &Object) -> Value {
         "id": object.id,
         "name": object.name,
         "bucket_id": object.bucket_id,
-        "owner": object.owner,
-        "owner_id": object.owner_id,
+        // Python clients take no null here.
+        "owner": object.owner.map(|owner| owner.to_string()).unwrap_or_default(),
+        "owner_id": object.owner_id.as_deref().unwrap_or_default(),
         "version": object.version,
         "metadata": object.metadata,
         "user_metadata": object.user_metadata,

@@ -21,6 +21,7 @@ async fn a_bucket_lives_its_life() {
 
     let (_, bucket) = app.call(As::Service, "GET", "/bucket/agent.portraits", json!({})).await;
     assert_eq!(bucket["public"], true);
+    assert_eq!(bucket["owner"], "", "supabase-py takes no null");
     assert_eq!(bucket["file_size_limit"], 5_000_000);
     assert_eq!(bucket["allowed_mime_types"], json!(["image/*"]));
     assert!(bucket["created_at"].is_string());
