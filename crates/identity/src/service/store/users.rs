@@ -128,10 +128,15 @@ impl User {
     }
 
     /// By id, locked until the transaction ends.
+    ///
+    /// Reads only once it has the lock: a statement that waits for a lock still sees the identities and factors of
+    /// before it waited.
     pub(crate) async fn lock(tx: &Tx, id: Uuid) -> Result<Option<Self>, Error> {
-        let sql =
-            const_format::concatcp!("select ", COLUMNS, " from auth.users u where u.id = $1 for update of u");
-        Self::one(tx, sql, &[&id]).await
+        let sql = "select id from auth.users where id = $1 for update";
+        match tx.query_opt(sql, &[&id]).await? {
+            Some(_) => Self::find(tx, id).await,
+            None => Ok(None),
+        }
     }
 
     /// By e-mail address, in whatever case it is written; accounts of SSO do not count.
