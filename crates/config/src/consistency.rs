@@ -108,6 +108,19 @@ pub(crate) fn check(config: &Config, origins: &Origins, refused: &[&str]) -> Vec
             format!("Set {variable}, or neither of both to use the role of the machine."),
         );
     }
+    if storage.s3_protocol_access_key_id.is_some() != storage.s3_protocol_secret_access_key.is_some()
+        && !refused.iter().any(|key| key.starts_with("storage.s3_protocol_"))
+    {
+        let missing = match storage.s3_protocol_access_key_id {
+            Some(_) => "storage.s3_protocol_secret_access_key",
+            None => "storage.s3_protocol_access_key_id",
+        };
+        at(
+            missing,
+            "is missing, though the other half of the S3 clients' credentials is set".into(),
+            "Set both, or neither to let in sessions of users alone.".into(),
+        );
+    }
     if storage.s3_bucket.is_none() && *origins.get("storage.s3_prefix") != Origin::Default {
         at(
             "storage.s3_prefix",

@@ -579,6 +579,20 @@ pub(crate) static KEYS: &[Key] = &[
         "Whether the bucket stands in the path (`https://host/bucket/…`), as stores other than AWS want it."
     ),
     key!(
+        storage.s3_protocol_access_key_id,
+        Optional<ApiKey>,
+        ["S3_PROTOCOL_ACCESS_KEY_ID"],
+        "Access key with which S3 clients reach every object at `/storage/v1/s3`, past policies: choose one.",
+        unset: "sessions of users alone"
+    ),
+    key!(
+        storage.s3_protocol_secret_access_key,
+        Optional<ApiKey>,
+        ["S3_PROTOCOL_ACCESS_KEY_SECRET"],
+        "Its secret: choose 40 random characters.",
+        unset: "sessions of users alone"
+    ),
+    key!(
         openai.api_key,
         Optional<ApiKey>,
         ["OPENAI_API_KEY"],

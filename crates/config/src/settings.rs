@@ -314,6 +314,10 @@ pub struct Storage {
     pub s3_secret_access_key: Option<SecretString>,
     /// `https://host/bucket/…` instead of `https://bucket.host/…`. Default true, as stores other than AWS want it.
     pub s3_path_style: bool,
+    /// Access key with which S3 clients reach every object here. Environment: `S3_PROTOCOL_ACCESS_KEY_ID`.
+    pub s3_protocol_access_key_id: Option<SecretString>,
+    /// Its secret. Environment: `S3_PROTOCOL_ACCESS_KEY_SECRET`.
+    pub s3_protocol_secret_access_key: Option<SecretString>,
 }
 
 /// `[openai]`
@@ -528,6 +532,8 @@ impl Default for Storage {
             s3_access_key_id: None,
             s3_secret_access_key: None,
             s3_path_style: true,
+            s3_protocol_access_key_id: None,
+            s3_protocol_secret_access_key: None,
         }
     }
 }

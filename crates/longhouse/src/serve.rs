@@ -122,7 +122,7 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
     let auth =
         auth_v1::start(config, &platform.database, address, verifier.clone(), Signer::of(&ring), &drain)?;
     let storage =
-        storage_v1::start(config, &platform.database, &keys.jwt_secret, verifier.clone(), &drain).await?;
+        storage_v1::start(config, &platform.database, &keys, verifier.clone(), &drain).await?;
     let services = Services {
         applications: &applications,
         rest: &rest,

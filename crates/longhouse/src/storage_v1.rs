@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use longhouse_config::Config;
 use longhouse_database::Database;
-use longhouse_identity::{AuthError, Verifier, verify_headers};
+use longhouse_identity::{AuthError, ProjectKeys, Verifier, verify_headers};
 use longhouse_server::Drain;
 use longhouse_storage::blobs::Blobs;
 use longhouse_storage::blobs::local::Local;
 use longhouse_storage::blobs::remote::{Remote, S3Options};
 use longhouse_storage::ledger::sweeper::SweepOptions;
 use longhouse_storage::signing::SigningKey;
-use longhouse_storage::{Authenticate, Options, Storage};
+use longhouse_storage::{Authenticate, Options, S3Keys, Storage};
 use miette::{IntoDiagnostic, WrapErr};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinHandle;
@@ -30,14 +30,15 @@ pub(crate) struct StorageV1 {
 pub(crate) async fn start(
     config: &Config,
     database: &Database,
-    jwt_secret: &SecretString,
+    keys: &ProjectKeys,
     verifier: Verifier,
     drain: &Drain,
 ) -> miette::Result<Option<StorageV1>> {
     if !config.storage.enabled || config.supabase.url.is_some() {
         return Ok(None);
     }
-    let storage = service(config, database.clone(), jwt_secret, by_key(verifier)).await?;
+    let storage = service(config, database.clone(), &keys.jwt_secret, by_key(verifier)).await?;
+    let storage = storage.with_s3(s3_keys(config, keys));
     let options = SweepOptions { grace: config.storage.grace, ..SweepOptions::default() };
     let sweeping = storage.spawn_sweeper(options, drain.clone());
     Ok(Some(StorageV1 { storage, sweeping }))
@@ -78,6 +79,17 @@ async fn blobs(config: &Config) -> miette::Result<Arc<dyn Blobs>> {
         path_style: settings.s3_path_style,
     });
     Ok(Arc::new(remote.into_diagnostic().wrap_err("opening the S3-compatible store")?))
+}
+
+/// The operator's key as configured; sessions with the anon key, as clients of Supabase have them.
+fn s3_keys(config: &Config, keys: &ProjectKeys) -> S3Keys {
+    let settings = &config.storage;
+    let id = settings.s3_protocol_access_key_id.as_ref().map(|id| id.expose_secret().to_owned());
+    S3Keys {
+        operator: id.zip(settings.s3_protocol_secret_access_key.clone()),
+        session_secret: Some(keys.anon_key.clone()),
+        region: settings.s3_region.clone(),
+    }
 }
 
 fn folder(config: &Config) -> PathBuf {
