@@ -41,7 +41,27 @@ impl Storage {
         incoming: Incoming,
     ) -> Result<u64, Refusal> {
         let storage = self.clone();
-        let work = async move { storage.receive_all(&caller, upload, incoming).await };
+        detached(async move { storage.receive_all(&caller, upload, incoming).await }).await
+    }
+
+    /// The same for what comes with an upload's creation. Where it breaks off, nobody has learnt the upload's URL: it
+    /// is forgotten.
+    pub(super) async fn receive_first(
+        &self,
+        caller: Caller,
+        upload: Upload,
+        incoming: Incoming,
+    ) -> Result<u64, Refusal> {
+        let storage = self.clone();
+        let work = async move {
+            let received = storage.receive_all(&caller, upload.clone(), incoming).await;
+            if received.is_err()
+                && let Err(error) = storage.delete_upload(&upload).await
+            {
+                tracing::debug!(%error, "the beginning of an upload stays until it expires");
+            }
+            received
+        };
         detached(work).await
     }
 

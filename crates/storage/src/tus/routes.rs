@@ -122,7 +122,7 @@ async fn create(storage: Storage, request: Request, door: Door) -> Result<Respon
     headers.insert(LOCATION, HeaderValue::from_str(&location).map_err(|_| Refusal::NoSuchUpload)?);
     let mut offset = 0;
     if let Some(incoming) = incoming {
-        offset = storage.receive_pieces(caller, upload.clone(), incoming).await?;
+        offset = storage.receive_first(caller, upload.clone(), incoming).await?;
     } else if length == Some(0) {
         storage.join_detached(caller, upload.clone()).await?;
     }

@@ -351,6 +351,31 @@ async fn what_arrived_before_a_connection_broke_is_kept() {
 }
 
 #[tokio::test]
+async fn a_creation_that_breaks_off_is_forgotten() {
+    let app = TestStorage::start().await;
+    let mut socket = TcpStream::connect(app.address).await.unwrap();
+    let head = format!(
+        "POST /storage/v1/upload/resumable HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ANN}\r\n\
+         tus-resumable: 1.0.0\r\ncontent-type: {STREAM}\r\nupload-length: 11\r\nupload-metadata: {}\r\n\
+         content-length: 11\r\n\r\nhello ",
+        metadata("files", &own("a.txt"))
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    while app.count("resumable_uploads").await == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(socket);
+    let waited = tokio::time::timeout(Duration::from_secs(10), async {
+        while app.count("resumable_uploads").await > 0 {
+            tokio::task::yield_now().await;
+        }
+    });
+    waited.await.expect("nobody knows its URL");
+    app.sweep().await;
+    assert!(app.files().is_empty() && app.ledger().await.is_empty());
+}
+
+#[tokio::test]
 async fn a_new_connection_takes_over_from_one_that_hangs() {
     let app = TestStorage::start().await;
     let url = app.begun("a.txt", 11).await;
