@@ -7,6 +7,7 @@ mod admin;
 mod authenticator;
 mod harness;
 mod hooks;
+mod imported_keys;
 mod key_ring;
 mod keys;
 mod mail;

@@ -108,6 +108,20 @@ async fn unknown_grants_are_refused() {
     }
 }
 
+#[tokio::test]
+async fn wallets_and_saml_are_refused_by_name() {
+    let auth = TestAuth::start().await;
+    for (path, body, status, code) in [
+        ("/token?grant_type=web3", json!({ "chain": "solana" }), 422, "web3_provider_disabled"),
+        ("/token?grant_type=web3", json!({ "chain": "ethereum" }), 422, "web3_provider_disabled"),
+        ("/token?grant_type=web3", json!({ "chain": "polygon" }), 400, "web3_unsupported_chain"),
+        ("/sso", json!({ "domain": "example.com" }), 404, "saml_provider_disabled"),
+    ] {
+        let answer = auth.post(path, body).await;
+        assert_eq!((answer.status, answer.code()), (status, code), "{}", answer.text);
+    }
+}
+
 #[rstest]
 #[case("?scope=local", [false, true, true])]
 #[case("?scope=others", [true, false, true])]

@@ -113,6 +113,28 @@ async fn a_number_is_added_to_an_account_once_it_is_proved() {
 }
 
 #[tokio::test]
+async fn asking_again_tells_nobody_who_changes_their_number() {
+    let (auth, twilio) = start(|options| options.phone.max_frequency = Duration::from_secs(60)).await;
+    let session = auth.signed_up("ann@example.com").await;
+    let token = session["access_token"].as_str().unwrap();
+    auth.sql.execute("update auth.users set phone = '12025550111'", &[]).await.unwrap();
+    assert_eq!(auth.put_as(token, "/user", json!({ "phone": PHONE })).await.status, 200);
+    for phone in ["12025550111", "12025550111", "12025550122", "12025550122"] {
+        let answer = auth.post("/resend", json!({ "type": "phone_change", "phone": phone })).await;
+        assert_eq!((answer.status, answer.text.as_str()), (200, "{}"), "{phone}");
+    }
+    assert_eq!(twilio.messages().len(), 1, "the message is a moment old");
+    auth.sql
+        .execute("update auth.users set phone_change_sent_at = now() - interval '1 hour'", &[])
+        .await
+        .unwrap();
+    let answer = auth.post("/resend", json!({ "type": "phone_change", "phone": "12025550111" })).await;
+    assert_eq!((answer.status, answer.text.as_str()), (200, "{}"));
+    let messages = twilio.messages();
+    assert_eq!((messages.len(), messages[1].to.as_str()), (2, "+12025550199"));
+}
+
+#[tokio::test]
 async fn a_message_that_was_not_accepted_is_tried_again_only_where_that_is_safe() {
     let (auth, twilio) = start(|options| options.phone.max_frequency = Duration::from_secs(60)).await;
     twilio.set_fault(Fault::TooMany(1));
