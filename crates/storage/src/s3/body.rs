@@ -47,12 +47,13 @@ impl Expected {
                 || trailers.is_some()
                     && announced.as_ref().is_none_or(|announced| announced.eq_ignore_ascii_case(algorithm))
         };
-        let mut hasher = ChecksumHasher::default();
-        hasher.crc32 = wanted(CHECKSUMS[0]).then(s3s::crypto::Crc32::new);
-        hasher.crc32c = wanted(CHECKSUMS[1]).then(s3s::crypto::Crc32c::new);
-        hasher.crc64nvme = wanted(CHECKSUMS[2]).then(s3s::crypto::Crc64Nvme::new);
-        hasher.sha1 = wanted(CHECKSUMS[3]).then(s3s::crypto::Sha1::new);
-        hasher.sha256 = wanted(CHECKSUMS[4]).then(s3s::crypto::Sha256::new);
+        let hasher = ChecksumHasher {
+            crc32: wanted(CHECKSUMS[0]).then(s3s::crypto::Crc32::new),
+            crc32c: wanted(CHECKSUMS[1]).then(s3s::crypto::Crc32c::new),
+            crc64nvme: wanted(CHECKSUMS[2]).then(s3s::crypto::Crc64Nvme::new),
+            sha1: wanted(CHECKSUMS[3]).then(s3s::crypto::Sha1::new),
+            sha256: wanted(CHECKSUMS[4]).then(s3s::crypto::Sha256::new),
+        };
         let content_md5 = text("content-md5");
         Self {
             hasher,

@@ -60,7 +60,7 @@ pub(super) async fn create_bucket(
         other => refused(other),
     })?;
     let location = Some(format!("/{}", bucket.id));
-    Ok(S3Response::new(CreateBucketOutput { location, ..CreateBucketOutput::default() }))
+    Ok(S3Response::new(CreateBucketOutput { location }))
 }
 
 pub(super) async fn head_bucket(

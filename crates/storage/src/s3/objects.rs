@@ -338,7 +338,7 @@ pub(super) async fn delete_objects(
         };
         match outcome {
             Ok(()) | Err(Error::NoSuchKey) => {
-                gone.push(DeletedObject { key: Some(key), ..DeletedObject::default() })
+                gone.push(DeletedObject { key: Some(key), ..DeletedObject::default() });
             }
             Err(refusal) => {
                 let refusal = refused(refusal);

@@ -6,7 +6,7 @@ use super::JOINING;
 use super::error::Refusal;
 use super::receive::detached;
 use super::store::{Part, Upload};
-use crate::blobs::{BlobError, Content, Version};
+use crate::blobs::{Content, Version};
 use crate::ledger::Stored;
 use crate::objects::{Metadata, NewObject};
 use crate::storage::Caller;
@@ -112,7 +112,7 @@ impl Storage {
         stream::iter(pieces)
             .then(move |(version, size)| {
                 let blobs = blobs.clone();
-                async move { Ok::<_, BlobError>(blobs.get(version, 0..size).await?) }
+                async move { blobs.get(version, 0..size).await }
             })
             .try_flatten()
             .boxed()
