@@ -67,7 +67,7 @@ export async function scenario(name, play) {
     opened.push(record)
     await watch(record, preflights)
     record.page.on('pageerror', broken.reject)
-    await record.page.addInitScript((project) => { window.project = project }, { ...project(), ...settings })
+    await context.addInitScript((project) => { window.project = project }, { ...project(), ...settings })
     await record.page.goto(new URL(path, settings.origin ?? pages.origin).href)
     return record.page
   }
