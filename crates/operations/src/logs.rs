@@ -21,8 +21,9 @@ use crate::Error;
 /// # Errors
 /// The filter does not parse, or logs are already set up.
 pub fn init(settings: &Log) -> Result<(), Error> {
-    // Postgres' notices ("already exists, skipping") are for those who ask for them.
-    let filter = EnvFilter::try_new(format!("tokio_postgres=warn,{}", settings.filter))
+    // Postgres' notices ("already exists, skipping") are for those who ask for them. To s3s every refusal is an error,
+    // and at `debug` it writes whole requests, session tokens included.
+    let filter = EnvFilter::try_new(format!("tokio_postgres=warn,s3s=off,{}", settings.filter))
         .map_err(|error| Error::Filter { filter: settings.filter.clone(), reason: error.to_string() })?;
     let terminal = io::stderr().is_terminal();
     let json = match settings.format {
