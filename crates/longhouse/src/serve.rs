@@ -121,8 +121,7 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
     let address = reachable(listener.local_addr());
     let auth =
         auth_v1::start(config, &platform.database, address, verifier.clone(), Signer::of(&ring), &drain)?;
-    let storage =
-        storage_v1::start(config, &platform.database, &keys, verifier.clone(), &drain).await?;
+    let storage = storage_v1::start(config, &platform.database, &keys, verifier.clone(), &drain).await?;
     let services = Services {
         applications: &applications,
         rest: &rest,
@@ -199,7 +198,7 @@ async fn follow_keys(
         Ok(()) => {}
         // The project may be away for a moment; its keys are fetched when the first token names one.
         Err(error) if config.supabase.url.is_some() => {
-            tracing::warn!(%error, "no keys of the hosted project yet")
+            tracing::warn!(%error, "no keys of the hosted project yet");
         }
         Err(error) => return Err(error).into_diagnostic(),
     }
