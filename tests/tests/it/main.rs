@@ -6,5 +6,4 @@ mod binary;
 mod clients;
 mod moving;
 mod rest;
-mod storage;
 mod survival;
