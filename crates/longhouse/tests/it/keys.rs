@@ -64,6 +64,19 @@ async fn keys_are_made_used_rotated_and_ended_while_the_server_runs() {
     let unknown = project.run(&["keys", "revoke", "zz"]);
     assert!(stderr(&unknown).contains("longhouse keys list"), "{}", stderr(&unknown));
 
+    let file = project.path("signing_keys.json");
+    let secret = "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IHNlY3JldA";
+    let id = "0190b1d0-5f0b-7a52-9d3b-3f6f0c6a1b11";
+    std::fs::write(&file, json!([{ "kty": "oct", "k": secret, "kid": id }]).to_string()).unwrap();
+    let file = file.to_str().unwrap();
+    assert!(run(&["keys", "import", file]).contains("0190b1d0 (HS256) signs from now on"));
+    let list: Value = serde_json::from_str(&run(&["keys", "list", "--json"])).unwrap();
+    let current = list["signing_keys"].as_array().unwrap().iter().find(|key| key["status"] == "current");
+    assert_eq!(current.unwrap()["id"], id);
+    std::fs::write(file, "{}").unwrap();
+    let refused = project.run(&["keys", "import", file]);
+    assert!(stderr(&refused).contains("key 1 of the file"), "{}", stderr(&refused));
+
     project.run(&["stop"]);
     let (_, _, log) = server.wait();
     assert!(!log.contains(&key));
