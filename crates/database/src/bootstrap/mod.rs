@@ -34,7 +34,7 @@ struct Part {
 
 /// In the order in which they build on each other. Raise `version` with every change of a file.
 const PARTS: &[Part] = &[
-    Part { name: "roles", version: 2, sql: include_str!("sql/roles.sql"), hosted: false },
+    Part { name: "roles", version: 3, sql: include_str!("sql/roles.sql"), hosted: false },
     Part { name: DATABASE, version: 1, sql: include_str!("sql/database.sql"), hosted: false },
     Part { name: "longhouse", version: 1, sql: include_str!("sql/longhouse.sql"), hosted: true },
     Part { name: "schemas", version: 1, sql: include_str!("sql/schemas.sql"), hosted: false },

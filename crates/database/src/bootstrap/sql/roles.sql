@@ -59,9 +59,9 @@ begin
     if owner <> current_user then
       execute format('grant anon, authenticated, service_role, authenticator to %I with admin option', owner);
       execute format('grant pg_monitor, pg_read_all_data, pg_signal_backend to %I', owner);
-      -- Dumps of Supabase projects begin with it, so that no trigger fires while they are restored.
+      -- Version 2 had granted it for a day; restoring a dump without triggers is the superuser's business.
       if current_setting('server_version_num')::integer >= 150000 then
-        execute format('grant set on parameter session_replication_role to %I', owner);
+        execute format('revoke set on parameter session_replication_role from %I', owner);
       end if;
     end if;
   else
