@@ -99,3 +99,32 @@ fn one_shape_is_one_statement() {
     let other = statement("GET /authors?id=in.(4)&limit=50&offset=0", &options()).sql;
     assert_eq!(one, other);
 }
+
+/// The body is the last column, behind which nothing waits; `EXPLAIN` shows the columns in PostgREST's order.
+#[test]
+fn columns_stand_in_their_order() {
+    const COLUMNS: [&str; 7] = [
+        " as total_result_set",
+        " as page_total",
+        " as location",
+        " as response_headers",
+        " as response_status",
+        " as response_inserted",
+        " as body",
+    ];
+    let config = RestConfig { plan: true, ..options() };
+    let order = |line: &str| {
+        let sql = statement(line, &config).sql;
+        let mut found: Vec<usize> = (0..COLUMNS.len()).collect();
+        found.sort_by_key(|&column| sql.find(COLUMNS[column]).expect("is there"));
+        found
+    };
+    let plan = "Accept: application/vnd.pgrst.plan+json";
+    for (line, explained) in
+        [("GET /books?id=eq.1", [0, 1, 6, 3, 4, 5, 2]), ("PATCH /books?id=eq.1", [0, 1, 2, 6, 3, 4, 5])]
+    {
+        let body = if line.starts_with("GET") { "" } else { r#"{"title": "x"}"# };
+        assert_eq!(order(&format!("{line} | x: y | {body}")), [0, 1, 2, 3, 4, 5, 6], "{line}");
+        assert_eq!(order(&format!("{line} | {plan} | {body}")), explained, "{line}");
+    }
+}
