@@ -20,7 +20,7 @@ pub(crate) enum Person {
 }
 
 impl Person {
-    fn id(self) -> &'static str {
+    pub(crate) fn id(self) -> &'static str {
         match self {
             Self::Ada => "00000000-0000-4000-8000-00000000000a",
             Self::Bob => "00000000-0000-4000-8000-00000000000b",
@@ -46,6 +46,19 @@ pub(crate) async fn browse(server: &Server, scenario: &str, environment: &[(&str
     run(command, server, environment).await;
 }
 
+/// Runs a script of `tests/clients/` in Node.js.
+pub(crate) async fn script(server: &Server, name: &str, environment: &[(&str, String)]) {
+    run(scripted(server, name, &[]), server, environment).await;
+}
+
+/// The same, to be run by the caller.
+pub(crate) fn scripted(server: &Server, name: &str, environment: &[(&str, String)]) -> Command {
+    let mut command = Command::new(node());
+    command.arg(folder().join(format!("{name}.mjs")));
+    prepare(&mut command, server, environment);
+    command
+}
+
 /// Runs a script of `tests/clients/` in the Python environment.
 pub(crate) async fn python(server: &Server, script: &str, environment: &[(&str, String)]) {
     let interpreter = target().join("clients-python/bin/python");
@@ -55,7 +68,7 @@ pub(crate) async fn python(server: &Server, script: &str, environment: &[(&str, 
     run(command, server, environment).await;
 }
 
-async fn run(mut command: Command, server: &Server, environment: &[(&str, String)]) {
+fn prepare(command: &mut Command, server: &Server, environment: &[(&str, String)]) {
     command
         .env("LONGHOUSE_TEST_API_URL", server.fact("api_url"))
         .env("LONGHOUSE_TEST_KEY", server.fact("publishable_key"))
@@ -64,6 +77,10 @@ async fn run(mut command: Command, server: &Server, environment: &[(&str, String
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .kill_on_drop(true);
+}
+
+async fn run(mut command: Command, server: &Server, environment: &[(&str, String)]) {
+    prepare(&mut command, server, environment);
     let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("the scenario ends").unwrap();
     assert!(
         output.status.success(),

@@ -6,4 +6,5 @@ mod binary;
 mod clients;
 mod moving;
 mod rest;
+mod storage;
 mod survival;
