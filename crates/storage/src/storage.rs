@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::blobs::Blobs;
 use crate::signing::SigningKey;
+use crate::tus::Writers;
 use crate::{Error, S3Keys};
 
 /// Tells whose request it is: `None` without any key, else the claims, else why the key is refused.
@@ -38,6 +39,7 @@ pub struct Options {
 pub struct Storage {
     pub(crate) inner: Arc<Options>,
     pub(crate) s3: Arc<S3Keys>,
+    pub(crate) writers: Arc<Writers>,
 }
 
 impl fmt::Debug for Storage {
@@ -88,7 +90,7 @@ impl Caller {
 impl Storage {
     /// Puts the parts together.
     pub fn new(options: Options) -> Self {
-        Self { inner: Arc::new(options), s3: Arc::default() }
+        Self { inner: Arc::new(options), s3: Arc::default(), writers: Arc::default() }
     }
 
     /// Who may speak S3. Set it before [`Self::router`].

@@ -5,7 +5,8 @@
 //! they are read once more, hashed and stored as one blob, which gets its row like any other upload.
 //!
 //! The newest writer wins: it raises the upload's number of writers, and pieces of an older one find no upload to be
-//! added to. So a client whose connection hangs need not wait until somebody notices.
+//! added to. So a client whose connection hangs need not wait until somebody notices. Within a process the older one is
+//! also told to end, and what it brought still counts.
 
 mod checksum;
 mod error;
@@ -15,8 +16,10 @@ mod metadata;
 mod receive;
 mod routes;
 mod store;
+mod writers;
 
 pub(crate) use routes::router;
+pub(crate) use writers::Writers;
 
 use std::time::Duration;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream;
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use super::checksum::Checksum;
 use super::error::Refusal;
@@ -84,11 +84,12 @@ impl Storage {
         {
             return Err(Refusal::TooLarge);
         }
-        self.check_upload(caller, &upload.object()).await?;
         let writer = self.take_over(&upload, incoming.offset, incoming.length).await?;
 
+        let writing = self.writers.begin(upload.id.id);
         let verified = incoming.checksum.is_some();
-        let body = Arc::new(Mutex::new(Body::new(incoming.content, incoming.checksum)));
+        let stop = Arc::clone(&writing.stop);
+        let body = Arc::new(Mutex::new(Body::new(incoming.content, incoming.checksum, stop)));
         let mut offset = incoming.offset;
         let (mut held, mut arrived) = (Vec::new(), 0);
         while body.lock().await.has_more().await {
@@ -106,8 +107,10 @@ impl Storage {
             }
         }
         let (broken, checksum) = body.lock().await.finish();
-        if let Some(error) = broken {
-            return Err(crate::Error::from(error).into());
+        match broken {
+            Some(Broken::Stopped) => return Err(Refusal::Locked),
+            Some(Broken::By(error)) => return Err(crate::Error::from(error).into()),
+            None => {}
         }
         if checksum.is_some_and(|checksum| !checksum.matches()) {
             return Err(Refusal::Checksum);
@@ -148,24 +151,41 @@ fn piece_size(offset: u64) -> u64 {
     size
 }
 
+/// Why a body ended before its end.
+enum Broken {
+    By(BlobError),
+    /// A newer request wants to write.
+    Stopped,
+}
+
 /// A body from which pieces are taken.
 struct Body {
     content: Content,
+    stop: Arc<Notify>,
     rest: Option<Bytes>,
     ended: bool,
-    broken: Option<BlobError>,
+    broken: Option<Broken>,
     checksum: Option<Checksum>,
 }
 
 impl Body {
-    fn new(content: Content, checksum: Option<Checksum>) -> Self {
-        Self { content, rest: None, ended: false, broken: None, checksum }
+    fn new(content: Content, checksum: Option<Checksum>, stop: Arc<Notify>) -> Self {
+        Self { content, stop, rest: None, ended: false, broken: None, checksum }
     }
 
     /// Waits until there is something, or the end.
     async fn has_more(&mut self) -> bool {
         while self.rest.is_none() && !self.ended {
-            match self.content.next().await {
+            let next = tokio::select! {
+                biased;
+                () = self.stop.notified() => {
+                    self.broken = Some(Broken::Stopped);
+                    self.ended = true;
+                    break;
+                }
+                next = self.content.next() => next,
+            };
+            match next {
                 Some(Ok(chunk)) if chunk.is_empty() => {}
                 Some(Ok(chunk)) => {
                     if let Some(checksum) = &mut self.checksum {
@@ -175,7 +195,7 @@ impl Body {
                 }
                 Some(Err(error)) => {
                     // What came before it counts, unless there is a checksum of the whole.
-                    self.broken = Some(error);
+                    self.broken = Some(Broken::By(error));
                     self.ended = true;
                 }
                 None => self.ended = true,
@@ -193,7 +213,7 @@ impl Body {
         Some(chunk)
     }
 
-    fn finish(&mut self) -> (Option<BlobError>, Option<Checksum>) {
+    fn finish(&mut self) -> (Option<Broken>, Option<Checksum>) {
         (self.broken.take(), self.checksum.take())
     }
 }
@@ -235,14 +255,14 @@ mod tests {
             Err(BlobError::Interrupted),
             Ok(Bytes::from_static(b"never")),
         ];
-        let body = Arc::new(Mutex::new(Body::new(stream::iter(chunks).boxed(), None)));
+        let body = Arc::new(Mutex::new(Body::new(stream::iter(chunks).boxed(), None, Arc::default())));
         let mut pieces = Vec::new();
         while body.lock().await.has_more().await {
             let piece: Vec<Bytes> = piece_of(&body, 4).try_collect().await.unwrap();
             pieces.push(String::from_utf8(piece.concat()).unwrap());
         }
         assert_eq!(pieces, ["hell", "o wo", "rld"]);
-        assert!(matches!(body.lock().await.finish().0, Some(BlobError::Interrupted)));
+        assert!(matches!(body.lock().await.finish().0, Some(Broken::By(BlobError::Interrupted))));
     }
 
     #[test]

@@ -167,6 +167,8 @@ async fn add(
         .ok_or_else(|| Refusal::Invalid("send Upload-Offset: where the bytes begin".into()))?;
     let length = number(headers, &UPLOAD_LENGTH)?;
     let incoming = incoming(&storage, headers, body, offset, length)?;
+    may_go_on(&storage, &caller, id).await?;
+    storage.writers.interrupt(id.id).await;
     let upload = storage.find_upload(id).await?;
     if upload.length.is_some() && length.is_some() && upload.length != length {
         return Err(Refusal::Invalid("Upload-Length: it was another when the upload began".into()));
@@ -182,8 +184,20 @@ async fn add(
     Ok((StatusCode::NO_CONTENT, headers).into_response())
 }
 
+/// Whether the caller may upload what this upload is to become. Only such a one may end another's connection.
+async fn may_go_on(storage: &Storage, caller: &Caller, id: &UploadId) -> Result<(), Refusal> {
+    let upload = storage.find_upload(id).await?;
+    if !upload.completed {
+        storage.check_upload(caller, &upload.object()).await?;
+    }
+    Ok(())
+}
+
 async fn tell(storage: Storage, headers: &HeaderMap, door: Door, id: &UploadId) -> Result<Response, Refusal> {
     let (caller, _) = caller(&storage, headers, door, Action::Get, id)?;
+    if may_go_on(&storage, &caller, id).await.is_ok() {
+        storage.writers.interrupt(id.id).await;
+    }
     let upload = storage.find_upload(id).await?;
     if !upload.completed && upload.length == Some(upload.received) {
         // Whoever received the last piece died before it had joined them. To the client, an offset at the end
@@ -219,6 +233,7 @@ async fn terminate(
         Ok(()) | Err(Error::AlreadyExists) => {}
         Err(error) => return Err(error.into()),
     }
+    storage.writers.interrupt(id.id).await;
     storage.delete_upload(&upload).await?;
     Ok((StatusCode::NO_CONTENT, answering()).into_response())
 }

@@ -94,6 +94,15 @@ fn options(url: &SecretString) -> DatabaseOptions {
 
 /// The service over a database and a folder.
 pub(crate) async fn storage(authenticator_url: &SecretString, folder: PathBuf) -> Storage {
+    patient_storage(authenticator_url, folder, IDLE).await
+}
+
+/// The same, which waits so long for the next piece of an upload.
+pub(crate) async fn patient_storage(
+    authenticator_url: &SecretString,
+    folder: PathBuf,
+    idle_timeout: Duration,
+) -> Storage {
     Storage::new(Options {
         database: Database::connect(&options(authenticator_url)).await.unwrap(),
         blobs: Arc::new(Local::open(&folder).await.unwrap()),
@@ -110,7 +119,7 @@ pub(crate) async fn storage(authenticator_url: &SecretString, folder: PathBuf) -
         }),
         signing: SigningKey::derive(&"a secret of at least thirty-two characters".into()),
         file_size_limit: LIMIT,
-        idle_timeout: IDLE,
+        idle_timeout,
     })
     .with_s3(crate::s3::keys())
 }

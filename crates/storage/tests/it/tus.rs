@@ -5,6 +5,7 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use longhouse_server::Drain;
 use longhouse_storage::ledger::sweeper::Swept;
 use reqwest::{Method, RequestBuilder, Response};
 use rstest::rstest;
@@ -12,7 +13,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::{ANN, ANN_, As, BOB_, TestStorage, served, storage};
+use crate::harness::{ANN, ANN_, As, BOB, BOB_, TestStorage, patient_storage, served, storage};
 
 const STREAM: &str = "application/offset+octet-stream";
 
@@ -63,10 +64,11 @@ impl TestStorage {
 
     /// A connection that sends the beginning of a `PATCH` and holds still.
     async fn hanging_patch(&self, url: &str, offset: usize, announced: usize, bytes: &[u8]) -> TcpStream {
-        let mut socket = TcpStream::connect(self.address).await.unwrap();
-        let path = &url[url.find("/storage").unwrap()..];
+        let (address, path) = url["http://".len()..].split_once('/').unwrap();
+        let mut socket = TcpStream::connect(address).await.unwrap();
+
         let head = format!(
-            "PATCH {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ANN}\r\ntus-resumable: 1.0.0\r\n\
+            "PATCH /{path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ANN}\r\ntus-resumable: 1.0.0\r\n\
              content-type: {STREAM}\r\nupload-offset: {offset}\r\ncontent-length: {announced}\r\n\r\n"
         );
         socket.write_all(head.as_bytes()).await.unwrap();
@@ -375,21 +377,61 @@ async fn a_creation_that_breaks_off_is_forgotten() {
     assert!(app.files().is_empty() && app.ledger().await.is_empty());
 }
 
+/// Another server of the same rows and bytes, which waits for its clients; the upload's URL there.
+async fn elsewhere(app: &TestStorage, url: &str) -> (String, Drain) {
+    let patience = Duration::from_secs(60);
+    let other = patient_storage(&app.database_url, app.folder.path().into(), patience).await;
+    let (address, drain) = served(&other).await;
+    (url.replace(&app.address.to_string(), &address.to_string()), drain)
+}
+
 #[tokio::test]
 async fn a_new_connection_takes_over_from_one_that_hangs() {
     let app = TestStorage::start().await;
-    let url = app.begun("a.txt", 11).await;
-    let mut hanging = app.hanging_patch(&url, 0, 11, b"HELLO").await;
+    let (url, drain) = elsewhere(&app, &app.begun("a.txt", 11).await).await;
+    let ask = |method: Method, who: uuid::Uuid| {
+        app.client.request(method, &url).bearer_auth(who).header("tus-resumable", "1.0.0")
+    };
+    let patch = async |who: uuid::Uuid, offset: u64, body: &'static str| {
+        let request = ask(Method::PATCH, who).header("content-type", STREAM).header("upload-offset", offset);
+        request.body(body).send().await.unwrap().status().as_u16()
+    };
+    let mut hanging = app.hanging_patch(&url, 0, 11, b"hello").await;
     // It has been let in once its piece is entered.
     while app.ledger().await.is_empty() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(app.patch(ANN_, &url, 0, "hello ").await.status(), 204);
+    // Nobody ends the connection of somebody else.
+    assert_eq!(ask(Method::HEAD, BOB).send().await.unwrap().status(), 200);
+    assert_eq!(patch(BOB, 0, "bob's").await, 403);
+    assert!(!app.ledger().await.is_empty());
+    let head = ask(Method::HEAD, ANN).send().await.unwrap();
+    assert_eq!(header(&head, "upload-offset"), "5", "what the older one brought counts");
     let mut answer = vec![0; 12];
     hanging.read_exact(&mut answer).await.unwrap();
-    assert_eq!(answer, b"HTTP/1.1 423", "the older connection can add no more");
-    assert_eq!(app.patch(ANN_, &url, 6, "world").await.status(), 204);
+    assert_eq!(answer, b"HTTP/1.1 423", "it can add no more");
+    assert_eq!(patch(ANN, 5, " world").await, 204);
     assert_eq!(app.text(ANN_, &format!("files/{}", own("a.txt"))).await.unwrap(), "hello world");
+    drain.stop();
+}
+
+#[tokio::test]
+async fn another_servers_connection_is_outrun() {
+    let app = TestStorage::start().await;
+    let url = app.begun("a.txt", 11).await;
+    let (there, drain) = elsewhere(&app, &url).await;
+    let mut hanging = app.hanging_patch(&there, 0, 11, b"HELLO").await;
+    while app.ledger().await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(app.patch(ANN_, &url, 0, "hello world").await.status(), 204);
+    // What it brings now finds no upload that waits for it.
+    hanging.write_all(b" WORLD").await.unwrap();
+    let mut answer = vec![0; 12];
+    hanging.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 423");
+    assert_eq!(app.text(ANN_, &format!("files/{}", own("a.txt"))).await.unwrap(), "hello world");
+    drain.stop();
 }
 
 #[tokio::test]
