@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case(PasswordHash::Bcrypt(4), "$2b$04$")]
+    #[case(PasswordHash::Bcrypt(4), "$2a$04$")]
     #[case(PasswordHash::Argon2id, "$argon2id$v=19$m=19456,t=2,p=1$")]
     fn what_is_hashed_verifies(#[case] kind: PasswordHash, #[case] prefix: &str) {
         let stored = hash(kind, "pässword").unwrap();
