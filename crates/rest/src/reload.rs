@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use longhouse_database::{DatabaseOptions, connect_client, connect_listening};
+use longhouse_database::{DatabaseOptions, connect_client, connect_listening, quote_ident};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -16,7 +16,6 @@ use crate::auth::{JwtVerifier, SecretError};
 use crate::config::RestConfig;
 use crate::config_file::{ConfigError, Settings};
 use crate::schema::{self, SchemaCache};
-use crate::sql::quote_ident;
 use crate::standalone::{Standalone, database_settings};
 
 /// Makes the database notify `pgrst` after each change of its schema. For a superuser; may be run again.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use longhouse_database::quote_ident;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_postgres::Client;
 use url::Url;
@@ -11,7 +12,6 @@ use crate::auth::{JwtConfig, RolePath};
 use crate::config::{self, RestConfig};
 use crate::config_file::{ConfigError, Settings};
 use crate::schema::QualifiedName;
-use crate::sql::quote_ident;
 
 /// Everything that `longhouse rest` needs to know.
 #[derive(Debug, Clone)]

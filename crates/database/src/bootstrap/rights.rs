@@ -3,6 +3,7 @@
 use tokio_postgres::Transaction;
 
 use super::{BootstrapError, Platform};
+use crate::quote_ident;
 
 /// Oldest supported server, as `server_version_num` counts.
 const OLDEST: i32 = 140_000;
@@ -128,7 +129,11 @@ impl Facts {
         if self.superuser || self.create_on_database || self.owns_ledger {
             return Ok(());
         }
-        let sql = format!("grant create on database {} to {};", quote(&self.database), quote(&self.user));
+        let sql = format!(
+            "grant create on database {} to {};",
+            quote_ident(&self.database),
+            quote_ident(&self.user)
+        );
         Err(self.insufficient(vec!["`create` on the database".into()], sql))
     }
 
@@ -142,7 +147,7 @@ impl Facts {
                 false => Ok(()),
             };
         }
-        let user = quote(&self.user);
+        let user = quote_ident(&self.user);
         let mut missing = Vec::new();
         let mut sql = Vec::new();
 
@@ -182,7 +187,7 @@ impl Facts {
         }
         if !self.create_on_database {
             missing.push("`create` on the database".into());
-            sql.push(format!("grant create on database {} to {user};", quote(&self.database)));
+            sql.push(format!("grant create on database {} to {user};", quote_ident(&self.database)));
         }
         if !self.create_in_public {
             missing.push("`create` on the schema public".into());
@@ -207,8 +212,4 @@ fn create_role(role: &str) -> String {
         "postgres" | "dashboard_user" => format!("create role {role} nologin;"),
         _ => format!("create role {role} nologin noinherit;"),
     }
-}
-
-fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -5,12 +5,11 @@ use std::task::Poll;
 
 use deadpool_postgres::Object;
 use futures_util::join;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 
-use super::pipeline::{End, Guard, Pipeline, Step};
-use super::{Database, Error};
+use super::pipeline::{Guard, Step};
+use super::{Database, End, Error};
 
 /// Why a piece of system work must pass row-level security. Shows up in debug logs.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +51,7 @@ impl<'a> Acting<'a> {
     pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, Error> {
         let guard = Guard::new(self.database.connection().await?);
         match self.query_on(&guard, sql, params).await {
-            Err(error) if is_stale_plan(&error) => {
+            Err(error) if error.is_stale_plan() => {
                 // A migration changed a table under a prepared statement; the transaction did nothing.
                 guard.connection().statement_cache.remove(sql, &[]);
                 self.query_on(&guard, sql, params).await
@@ -146,8 +145,7 @@ impl<'a> Acting<'a> {
         all.extend(settings.iter().map(|params| Step { sql: SET, params }));
         all.push(Step { sql: ASSUME, params: &identity });
         all.extend_from_slice(steps);
-        let pipeline = Pipeline { begin: "begin", steps: &all, prepared: true, end };
-        let mut rows = self.database.pipeline(&pipeline).await?;
+        let mut rows = self.database.pipeline(&all, end).await?;
         Ok(rows.split_off(1 + settings.len()))
     }
 
@@ -168,11 +166,6 @@ impl<'a> Acting<'a> {
         assumed?;
         Ok(transaction)
     }
-}
-
-pub(super) fn is_stale_plan(error: &Error) -> bool {
-    error.sql_state() == Some(&SqlState::FEATURE_NOT_SUPPORTED)
-        && matches!(error, Error::Query(e) if e.to_string().contains("cached plan") || e.as_db_error().is_some_and(|e| e.message().contains("cached plan")))
 }
 
 /// Several statements that act as one role and commit together.

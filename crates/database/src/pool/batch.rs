@@ -1,5 +1,5 @@
 //! A whole transaction as one batch of messages, for the requests that come by the thousand. Parameters are text whose
-//! types Postgres infers, rows are as they came; for typed ones there is [`super::Pipeline`].
+//! types Postgres infers, rows are as they came; for typed ones there is [`super::Acting::pipeline`].
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::Stream;
 use tokio::sync::mpsc;
-use tokio_postgres::error::SqlState;
 
 use super::requests::Lease;
 use super::wire::{self, Answer};
@@ -20,6 +19,9 @@ const PARTS: usize = 4;
 /// A large value holds its connection while it is read. Whoever takes nothing for so long does not get the rest.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How a [`Batch`] ends.
+pub type End<'p> = super::End<'p, Row>;
+
 /// One statement of a [`Batch`].
 #[derive(Debug, Clone, Copy)]
 pub struct Command<'p> {
@@ -27,27 +29,6 @@ pub struct Command<'p> {
     pub sql: &'p str,
     /// Its parameters.
     pub params: &'p [Param],
-}
-
-/// How a [`Batch`] ends when its statements succeeded.
-#[derive(Clone, Copy)]
-pub enum End<'p> {
-    /// Commit.
-    Commit,
-    /// Check deferred constraints, then roll back.
-    Rollback,
-    /// Wait for the rows of every command, which costs a round trip, and commit if this says so.
-    CommitIf(&'p (dyn Fn(&[Vec<Row>]) -> bool + Send + Sync)),
-}
-
-impl std::fmt::Debug for End<'_> {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(match self {
-            Self::Commit => "Commit",
-            Self::Rollback => "Rollback",
-            Self::CommitIf(_) => "CommitIf",
-        })
-    }
 }
 
 /// A transaction: `begin`, commands, end. All of it leaves before the first answer is awaited, statements included that
@@ -109,7 +90,7 @@ impl Database {
     pub async fn batch(&self, batch: &Batch<'_>) -> Result<Results, Error> {
         let mut lease = self.requests.lease().await?;
         let answer = match run(&mut lease, batch).await {
-            Err(error) if batch.prepared && is_stale_plan(&error) => {
+            Err(error) if batch.prepared && error.is_stale_plan() => {
                 // A migration changed a table under a prepared statement; the transaction did nothing.
                 for command in batch.commands {
                     lease.wire().forget(command.sql);
@@ -127,11 +108,6 @@ impl Database {
             }
         })
     }
-}
-
-fn is_stale_plan(error: &Error) -> bool {
-    matches!(error, Error::Refused(refusal)
-        if refusal.code == SqlState::FEATURE_NOT_SUPPORTED && refusal.message.contains("cached plan"))
 }
 
 const fn bare(sql: &str) -> wire::Command<'_> {

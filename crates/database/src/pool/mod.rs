@@ -2,6 +2,7 @@
 
 mod acting;
 pub mod batch;
+mod end;
 mod listening;
 mod pipeline;
 mod requests;
@@ -18,12 +19,17 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::error::SqlState;
 
 pub use acting::{Acting, RoleTransaction, ServiceReason};
+pub use end::End;
 pub use listening::connect_listening;
-pub use pipeline::{End, Pipeline, Step};
+pub use pipeline::Step;
 pub use requests::Lifetimes;
 
 use crate::Claims;
 use requests::Requests;
+
+/// Most statements that a connection keeps prepared; beyond it starts anew, so that requests of ever new shapes
+/// cannot fill the server's memory.
+const MOST_PREPARED: usize = 1_000;
 
 /// How to reach a database.
 #[derive(Debug, Clone)]
@@ -83,6 +89,18 @@ impl Error {
             Self::Refused(refusal) => Some(&refusal.code),
             _ => None,
         }
+    }
+
+    /// Whether a prepared statement is of before a migration that changed what it names: it did nothing, and prepared
+    /// anew it works.
+    fn is_stale_plan(&self) -> bool {
+        let message = match self {
+            Self::Query(error) => error.as_db_error().map(tokio_postgres::error::DbError::message),
+            Self::Refused(refusal) => Some(refusal.message.as_str()),
+            _ => None,
+        };
+        self.sql_state() == Some(&SqlState::FEATURE_NOT_SUPPORTED)
+            && message.is_some_and(|message| message.contains("cached plan"))
     }
 
     /// Whether trying again on another connection may help: the server was away, not the statement wrong.

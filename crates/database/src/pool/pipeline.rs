@@ -1,4 +1,4 @@
-//! A whole transaction in one network round trip, for callers that bring every statement of it.
+//! Several statements in one transaction and one network round trip: what [`super::Acting::pipeline`] sends.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
@@ -7,58 +7,17 @@ use deadpool_postgres::Object;
 use futures_util::future::join_all;
 use futures_util::join;
 use tokio_postgres::Row;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::ToSql;
 
-use super::acting::is_stale_plan;
-use super::{Database, Error};
+use super::{Database, End, Error, MOST_PREPARED};
 
-/// Most statements that a connection keeps prepared; beyond it starts anew, so that requests of ever new shapes
-/// cannot fill the server's memory.
-const MOST_PREPARED: usize = 1000;
-
-/// One statement of a [`Pipeline`].
+/// One statement of a transaction.
 #[derive(Debug, Clone, Copy)]
 pub struct Step<'p> {
     /// Its text.
     pub sql: &'p str,
     /// Its parameters.
     pub params: &'p [&'p (dyn ToSql + Sync)],
-}
-
-/// How a [`Pipeline`] ends when its statements succeeded.
-#[derive(Clone, Copy)]
-pub enum End<'p> {
-    /// Commit.
-    Commit,
-    /// Check deferred constraints, then roll back.
-    Rollback,
-    /// Wait for the rows of every step, which costs a round trip, and commit if this says so.
-    CommitIf(&'p (dyn Fn(&[Vec<Row>]) -> bool + Send + Sync)),
-}
-
-impl std::fmt::Debug for End<'_> {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(match self {
-            Self::Commit => "Commit",
-            Self::Rollback => "Rollback",
-            Self::CommitIf(_) => "CommitIf",
-        })
-    }
-}
-
-/// A transaction: `begin`, steps, end. All of it leaves before the first answer is awaited, except that a statement
-/// which the connection has not prepared yet is prepared on the way.
-#[derive(Debug, Clone, Copy)]
-pub struct Pipeline<'p> {
-    /// `begin` with its modes.
-    pub begin: &'p str,
-    /// Statements.
-    pub steps: &'p [Step<'p>],
-    /// Whether to prepare them and keep them prepared. Otherwise Postgres parses them anew each time, with every
-    /// parameter's type inferred.
-    pub prepared: bool,
-    /// The end.
-    pub end: End<'p>,
 }
 
 /// Throws a connection away that would go back to the pool within a transaction.
@@ -98,31 +57,32 @@ impl Drop for Guard {
 }
 
 impl Database {
-    /// Runs a transaction and returns the rows of each step. Dropping the future while it runs rolls back, or, once
-    /// its end was sent, lets it finish unseen.
+    /// Runs a transaction and returns the rows of each step. All of it leaves before the first answer is awaited, except
+    /// that a statement which the connection has not prepared yet is prepared on the way. Dropping the future while it
+    /// runs rolls back, or, once its end was sent, lets it finish unseen.
     ///
     /// # Errors
     /// The first refusal of Postgres (nothing is changed then), or why there is no connection.
-    pub async fn pipeline(&self, pipeline: &Pipeline<'_>) -> Result<Vec<Vec<Row>>, Error> {
+    pub(super) async fn pipeline(&self, steps: &[Step<'_>], end: End<'_>) -> Result<Vec<Vec<Row>>, Error> {
         let connection = self.connection().await?;
         if connection.statement_cache.size() > MOST_PREPARED {
             connection.statement_cache.clear();
         }
         let guard = Guard::new(connection);
-        match run(&guard, pipeline).await {
-            Err(error) if pipeline.prepared && is_stale_plan(&error) => {
+        match run(&guard, steps, end).await {
+            Err(error) if error.is_stale_plan() => {
                 // A migration changed a table under a prepared statement; the transaction did nothing.
-                for step in pipeline.steps {
+                for step in steps {
                     guard.connection().statement_cache.remove(step.sql, &[]);
                 }
-                run(&guard, pipeline).await
+                run(&guard, steps, end).await
             }
             result => result,
         }
     }
 }
 
-async fn run(guard: &Guard, pipeline: &Pipeline<'_>) -> Result<Vec<Vec<Row>>, Error> {
+async fn run(guard: &Guard, steps: &[Step<'_>], end: End<'_>) -> Result<Vec<Vec<Row>>, Error> {
     let connection = guard.connection();
     guard.begun();
     // Steps that were sent, or never will be. `join!` and a short `join_all` poll in order, so that whoever waits for
@@ -136,37 +96,31 @@ async fn run(guard: &Guard, pipeline: &Pipeline<'_>) -> Result<Vec<Vec<Row>>, Er
     };
     let step = async |index: usize, step: &Step<'_>| -> Result<Vec<Row>, Error> {
         turn(index).await;
-        if pipeline.prepared {
-            let statement = connection.prepare_cached(step.sql).await;
-            sent.store(index + 1, Ordering::Relaxed);
-            Ok(connection.query(&statement?, step.params).await?)
-        } else {
-            sent.store(index + 1, Ordering::Relaxed);
-            let typed: Vec<_> = step.params.iter().map(|&param| (param, Type::UNKNOWN)).collect();
-            Ok(connection.query_typed(step.sql, &typed).await?)
-        }
+        let statement = connection.prepare_cached(step.sql).await;
+        sent.store(index + 1, Ordering::Relaxed);
+        Ok(connection.query(&statement?, step.params).await?)
     };
-    let steps = join_all(pipeline.steps.iter().enumerate().map(|(index, of)| step(index, of)));
+    let all = join_all(steps.iter().enumerate().map(|(index, of)| step(index, of)));
     let finish = async |command: &str| -> Result<(), Error> {
         guard.ended();
         Ok(connection.batch_execute(command).await?)
     };
-    let begin = async { Ok::<(), Error>(connection.batch_execute(pipeline.begin).await?) };
+    let begin = async { Ok::<(), Error>(connection.batch_execute("begin").await?) };
 
-    let (begun, results, ended) = match pipeline.end {
-        End::Commit => join!(begin, steps, async {
-            turn(pipeline.steps.len()).await;
+    let (begun, results, ended) = match end {
+        End::Commit => join!(begin, all, async {
+            turn(steps.len()).await;
             finish("commit").await
         }),
-        End::Rollback => join!(begin, steps, async {
-            turn(pipeline.steps.len()).await;
+        End::Rollback => join!(begin, all, async {
+            turn(steps.len()).await;
             let (checked, ended) =
                 join!(connection.batch_execute("set constraints all immediate"), finish("rollback"));
             checked?;
             ended
         }),
         End::CommitIf(decide) => {
-            let (begun, results) = join!(begin, steps);
+            let (begun, results) = join!(begin, all);
             let results: Result<Vec<_>, Error> = results.into_iter().collect();
             let commit = results.as_ref().is_ok_and(|rows| decide(rows));
             let ended = finish(if commit { "commit" } else { "rollback" }).await;

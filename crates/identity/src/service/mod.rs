@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn;
-use longhouse_database::Database;
+use longhouse_database::{Database, quote_ident};
 
 pub use error::AuthApiError;
 pub use mail::{TemplateError, check_mail_templates};
@@ -107,7 +107,6 @@ impl AuthService {
 
 /// Calls `schema.function`; the name comes from the settings, and is quoted all the same.
 fn hook_call(function: &str) -> String {
-    let quoted: Vec<_> =
-        function.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
+    let quoted: Vec<_> = function.split('.').map(quote_ident).collect();
     format!("select {}($1)", quoted.join("."))
 }

@@ -1,28 +1,11 @@
 //! The pieces that every statement is made of.
 
+use longhouse_database::push_ident;
+
 use super::{Param, Statement};
 use crate::plan::{Field, OrderBy, SelectColumn, aggregate_name};
 use crate::request::{Aggregate, JsonOperand, JsonStep, Range};
 use crate::schema::QualifiedName;
-
-/// Quotes an identifier. The one place where names become SQL.
-pub fn quote_ident(name: &str) -> String {
-    let mut quoted = String::with_capacity(name.len() + 2);
-    push_ident(&mut quoted, name);
-    quoted
-}
-
-fn push_ident(into: &mut String, name: &str) {
-    into.push('"');
-    // Postgres cannot hold a zero byte, and would cut the statement there.
-    for character in name.chars().take_while(|&c| c != '\0') {
-        if character == '"' {
-            into.push('"');
-        }
-        into.push(character);
-    }
-    into.push('"');
-}
 
 /// A statement in the making. Parameters are numbered in the order in which they are bound.
 #[derive(Debug, Default)]

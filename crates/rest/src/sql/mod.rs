@@ -14,7 +14,6 @@ mod tests;
 pub use longhouse_database::batch::Param;
 
 pub(crate) use fragment::Sql;
-pub use fragment::quote_ident;
 pub(crate) use settings::{pre_request, settings};
 pub(crate) use statement::{call, explained_count, read, write};
 

@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 
+use longhouse_database::quote_ident;
+
 use super::statement::call_without_arguments;
-use super::{Param, Sql, Statement, quote_ident};
+use super::{Param, Sql, Statement};
 use crate::config::RestConfig;
 use crate::plan::Plan;
 use crate::request::ApiRequest;

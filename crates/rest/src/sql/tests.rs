@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use longhouse_database::quote_ident;
+
 use super::*;
 use crate::config::RestConfig;
 use crate::plan::tests::{library, options, request};

@@ -20,15 +20,12 @@ use connect::Transport;
 use message::HEADER;
 pub use message::{Param, Refusal, Row};
 
-use super::Error;
+use super::{Error, MOST_PREPARED};
 
 /// What is kept of the buffers between batches, so that a large one does not stay large.
 const BUFFER: usize = 16 * 1024;
 /// Most that is read at once of a large value.
 const CHUNK: usize = 64 * 1024;
-/// Most statements that a connection keeps prepared; beyond it starts anew, so that requests of ever new shapes
-/// cannot fill the server's memory.
-const MOST_PREPARED: usize = 1_000;
 
 /// A statement of a batch.
 #[derive(Debug, Clone, Copy)]
