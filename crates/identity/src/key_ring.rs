@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use aws_lc_rs::hmac;
 use chrono::{DateTime, Utc};
 use http::HeaderMap;
 use jsonwebtoken::{Algorithm, EncodingKey};
@@ -136,6 +137,13 @@ impl KeyRing {
         self.inner.secret_verifying.as_ref()
     }
 
+    /// A code of `message` that only holders of the project's secret can compute; every server of the project computes
+    /// the same.
+    pub(crate) fn authenticate(&self, message: &[u8]) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.inner.secret.expose_secret().as_bytes());
+        hmac::sign(&key, message).as_ref().try_into().expect("HMAC-SHA256 has 32 bytes")
+    }
+
     /// Reads the tables and fetches the hosted project's keys now. What cannot be had stays as it was.
     ///
     /// # Errors
@@ -184,17 +192,20 @@ impl KeyRing {
     }
 
     /// Whether a request's headers name a key that is not known here: then [`Self::refresh_for`] may help.
-    pub(crate) fn lacks(&self, headers: &HeaderMap, known_api_key: impl Fn(&str) -> bool) -> bool {
+    /// `known` spares a token whose key was found before from being read.
+    pub(crate) fn lacks(&self, headers: &HeaderMap, known: impl Fn(&str) -> bool) -> bool {
         if self.inner.database.is_none() && self.inner.external.is_none() {
             return false;
         }
         let bearer = crate::credential(headers).ok().flatten();
         let apikey = headers.get("apikey").and_then(|value| value.to_str().ok()).map(str::trim);
         let snapshot = self.snapshot();
-        [bearer, apikey].into_iter().flatten().any(|token| match token.starts_with("sb_") {
-            true => !known_api_key(token),
-            false => jsonwebtoken::decode_header(token)
-                .is_ok_and(|header| header.kid.is_some_and(|kid| snapshot.key(&kid).is_none())),
+        [bearer, apikey].into_iter().flatten().any(|token| {
+            let unknown_kid = || {
+                jsonwebtoken::decode_header(token)
+                    .is_ok_and(|header| header.kid.is_some_and(|kid| snapshot.key(&kid).is_none()))
+            };
+            !known(token) && (token.starts_with("sb_") || unknown_kid())
         })
     }
 

@@ -7,8 +7,6 @@ use axum::{Json, Router};
 use chrono::Utc;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
-use std::sync::OnceLock;
 use uuid::Uuid;
 
 use crate::service::AuthService;
@@ -114,7 +112,7 @@ async fn signup(
                 return Err(AuthApiError::unprocessable("user_already_exists", message));
             }
             pretended?;
-            Ok(Json(as_new(&name, stand_in(&name), &params.data)).into_response())
+            Ok(Json(service.as_new(&name, service.stand_in(&name), &params.data)).into_response())
         }
         Registered::Account(user, _) if name.is_confirmed(&user) => {
             audit(&tx, &caller, &user, Action::Login, json!({ "provider": name.provider() })).await?;
@@ -128,7 +126,7 @@ async fn signup(
                 service.deliver(sms).await?;
             }
             // Of an account that was there before, no more is shown than of a new one.
-            Ok(Json(as_new(&name, user.id, &params.data)).into_response())
+            Ok(Json(service.as_new(&name, user.id, &params.data)).into_response())
         }
     }
 }
@@ -261,57 +259,59 @@ async fn adopt(
     User::change(tx, user.id, &change).await?.ok_or_else(gone)
 }
 
-/// An account as it looks right after sign-up, before it is confirmed.
-fn as_new(name: &Name, id: Uuid, data: &Map<String, Value>) -> Value {
-    let now = Utc::now();
-    let identity = name.identity_data(id, data);
-    let (email, phone) = match name {
-        Name::Email(email) => (email.as_str(), ""),
-        Name::Phone(phone) => ("", phone.as_str()),
-    };
-    let mut listed = json!({
-        "identity_id": derived(&["identity", &id.to_string(), name.provider()]),
-        "id": id,
-        "user_id": id,
-        "identity_data": identity,
-        "provider": name.provider(),
-        "last_sign_in_at": now,
-        "created_at": now,
-        "updated_at": now,
-    });
-    if !email.is_empty() {
-        listed["email"] = json!(email);
+impl AuthService {
+    /// An account as it looks right after sign-up, before it is confirmed.
+    fn as_new(&self, name: &Name, id: Uuid, data: &Map<String, Value>) -> Value {
+        let now = Utc::now();
+        let identity = name.identity_data(id, data);
+        let (email, phone) = match name {
+            Name::Email(email) => (email.as_str(), ""),
+            Name::Phone(phone) => ("", phone.as_str()),
+        };
+        let mut listed = json!({
+            "identity_id": self.derived(&["identity", &id.to_string(), name.provider()]),
+            "id": id,
+            "user_id": id,
+            "identity_data": identity,
+            "provider": name.provider(),
+            "last_sign_in_at": now,
+            "created_at": now,
+            "updated_at": now,
+        });
+        if !email.is_empty() {
+            listed["email"] = json!(email);
+        }
+        json!({
+            "id": id,
+            "aud": "authenticated",
+            "role": "authenticated",
+            "email": email,
+            "phone": phone,
+            "confirmation_sent_at": now,
+            "app_metadata": { "provider": name.provider(), "providers": [name.provider()] },
+            "user_metadata": identity,
+            "identities": [listed],
+            "created_at": now,
+            "updated_at": now,
+            "is_anonymous": false,
+        })
     }
-    json!({
-        "id": id,
-        "aud": "authenticated",
-        "role": "authenticated",
-        "email": email,
-        "phone": phone,
-        "confirmation_sent_at": now,
-        "app_metadata": { "provider": name.provider(), "providers": [name.provider()] },
-        "user_metadata": identity,
-        "identities": [listed],
-        "created_at": now,
-        "updated_at": now,
-        "is_anonymous": false,
-    })
-}
 
-/// The id that stands for a name that is taken: the same each time, as an unconfirmed account's would be.
-fn stand_in(name: &Name) -> Uuid {
-    derived(&["account", name.provider(), name.as_str()])
-}
-
-/// A random-looking id that nobody else can compute.
-fn derived(parts: &[&str]) -> Uuid {
-    static KEY: OnceLock<[u8; 32]> = OnceLock::new();
-    let mut digest = Sha256::new_with_prefix(KEY.get_or_init(rand::random));
-    for part in parts {
-        digest.update((part.len() as u64).to_be_bytes());
-        digest.update(part);
+    /// The id that stands for a name that is taken: the same each time and on every server, as an unconfirmed
+    /// account's would be.
+    fn stand_in(&self, name: &Name) -> Uuid {
+        self.derived(&["account", name.provider(), name.as_str()])
     }
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest.finalize()[..16]);
-    uuid::Builder::from_random_bytes(bytes).into_uuid()
+
+    /// A random-looking id that nobody else can compute.
+    fn derived(&self, parts: &[&str]) -> Uuid {
+        let mut message = b"longhouse stand-in id".to_vec();
+        for part in parts {
+            message.extend((part.len() as u64).to_be_bytes());
+            message.extend(part.as_bytes());
+        }
+        let code = self.signer.authenticate(&message);
+        let bytes = *code.first_chunk().expect("a code has 32 bytes");
+        uuid::Builder::from_random_bytes(bytes).into_uuid()
+    }
 }

@@ -32,6 +32,11 @@ impl Signer {
         Self { ring: ring.clone() }
     }
 
+    /// As [`KeyRing::authenticate`].
+    pub(crate) fn authenticate(&self, message: &[u8]) -> [u8; 32] {
+        self.ring.authenticate(message)
+    }
+
     /// A signed token with these claims.
     pub(crate) fn sign(&self, claims: &Map<String, Value>) -> Result<String, AuthApiError> {
         let snapshot = self.ring.snapshot();

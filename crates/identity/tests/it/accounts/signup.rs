@@ -77,13 +77,16 @@ async fn an_answer_does_not_tell_whether_somebody_has_an_account() {
     auth.post("/verify", json!({ "type": "signup", "token_hash": mail.token_hash() })).await;
     let confirmed = auth.post("/signup", ann()).await;
     let once_more = auth.post("/signup", ann()).await;
-    for answer in [&unconfirmed, &confirmed, &once_more] {
+    let elsewhere = format!("http://{}/auth/v1/signup", auth.another_server().await);
+    let elsewhere = auth.post(&elsewhere, ann()).await;
+    for answer in [&unconfirmed, &confirmed, &once_more, &elsewhere] {
         assert_eq!(answer.status, 200);
         assert_eq!(shape(&answer.body), shape(&new.body));
     }
     assert_eq!(unconfirmed.body["id"], new.body["id"]);
     assert_ne!(confirmed.body["id"], new.body["id"], "the account's id stays secret");
     assert_eq!(confirmed.body["id"], once_more.body["id"], "as it would for an unconfirmed account");
+    assert_eq!(confirmed.body["id"], elsewhere.body["id"], "and on every server");
     assert_eq!(auth.mails("ann@example.com").await, 2, "no mail to a confirmed account");
     assert_eq!(auth.sign_in("ann@example.com", "correct horse").await.status, 200);
 }
