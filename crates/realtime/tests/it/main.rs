@@ -1,0 +1,1 @@
+//! Realtime over real sockets, on a real Postgres.
