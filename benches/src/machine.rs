@@ -63,6 +63,50 @@ impl Cpu {
     }
 }
 
+/// Processor time of a process and its children, as read at one moment.
+#[derive(Debug, Clone)]
+pub struct Family {
+    pid: u32,
+    all: Vec<(u32, Cpu)>,
+}
+
+impl Family {
+    /// Reads the processor time of a process and its children.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        let mut all = vec![(pid, Cpu::of(pid)?)];
+        for entry in fs::read_dir("/proc")? {
+            let Ok(child) = entry?.file_name().to_string_lossy().parse::<u32>() else { continue };
+            let Ok(stat) = fs::read_to_string(format!("/proc/{child}/stat")) else { continue };
+            let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
+            if parent == Some(pid)
+                && let Ok(cpu) = Cpu::of(child)
+            {
+                all.push((child, cpu));
+            }
+        }
+        Ok(Self { pid, all })
+    }
+
+    /// What all of them used from `earlier` until now. Processes that began or ended in between count from or to then.
+    pub fn since(&self, earlier: &Self) -> Duration {
+        self.all.iter().map(|(pid, cpu)| earlier.used_by(*pid, cpu)).sum()
+    }
+
+    /// The same of the process without its children.
+    pub fn own_since(&self, earlier: &Self) -> Duration {
+        self.all.iter().filter(|(pid, _)| *pid == self.pid).map(|(pid, cpu)| earlier.used_by(*pid, cpu)).sum()
+    }
+
+    fn used_by(&self, pid: u32, now: &Cpu) -> Duration {
+        let nothing = Cpu::default();
+        let before = self.all.iter().find(|(known, _)| *known == pid).map_or(&nothing, |(_, cpu)| cpu);
+        now.since(before).total
+    }
+}
+
 /// User and system ticks of a `stat` line.
 fn stat_ticks(stat: &str) -> Option<(u64, u64)> {
     // The name of the program may contain anything, so count from behind its parenthesis.

@@ -8,15 +8,16 @@
 mod client;
 mod report;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use longhouse_benches::machine::{Cpu, Machine, cpus};
-use longhouse_benches::server::Server;
+use longhouse_benches::figures::{Stamp, percentile};
+use longhouse_benches::machine::{Cpu, cpus};
+use longhouse_benches::server::{Built, Home, Server};
 use longhouse_identity::{ProjectKeys, Verifier};
 use serde_json::json;
 
@@ -81,18 +82,16 @@ async fn main() -> ExitCode {
 
 /// Measures everything; says whether all limits are kept.
 async fn bench(settings: &Settings) -> Result<bool, Error> {
-    let here = std::env::current_exe()?;
-    let beside = here.parent().unwrap_or(Path::new("."));
-    let results = beside.parent().unwrap_or(beside).join("bench");
-    std::fs::create_dir_all(&results)?;
+    let Built { program, results } = Built::find(settings.server.as_deref())?;
     let out = settings.out.clone().unwrap_or_else(|| results.join("auth.json"));
-    let program = settings.server.clone().unwrap_or_else(|| beside.join("longhouse"));
-    let unlimited = ["TOKEN", "OTP", "FAILURES"].map(|name| format!("LONGHOUSE_AUTH__LIMIT_{name}"));
-    let variables: Vec<(&str, &str)> = unlimited.iter().map(|name| (name.as_str(), "0")).collect();
-    let server = Server::start(&program, &variables, &results.join("auth-server.log"))?;
+    let mut home = Home::new(&program, &results.join("auth-server.log"))?;
+    for name in ["TOKEN", "OTP", "FAILURES"] {
+        home = home.with(format!("LONGHOUSE_AUTH__LIMIT_{name}"), 0);
+    }
+    let server = home.start()?;
 
     let window = Duration::from_secs(settings.seconds);
-    let mut report = Report::new(Machine::this());
+    let mut report = Report::new(Stamp::now(&program)?);
     for _ in 0..settings.rounds {
         report.token_checks.push(token_check()?);
     }
@@ -125,7 +124,7 @@ async fn bench(settings: &Settings) -> Result<bool, Error> {
     std::fs::write(&out, serde_json::to_vec_pretty(&report).map_err(std::io::Error::from)?)?;
     println!("{}", report.text());
     println!("{}", out.display());
-    Ok(report.bars.iter().all(|bar| bar.met))
+    Ok(report.all_met())
 }
 
 /// Checks one token again and again, as a server does whose clients ask more than once; and ever new ones.
@@ -203,12 +202,13 @@ async fn refreshes(
     let after = (Cpu::of(server.pid())?, Cpu::of(myself)?);
     times.sort_unstable();
     let each = |time: Duration| time.as_secs_f64() * 1e6 / times.len().max(1) as f64;
+    let at = |share| percentile(&times, share).map_or(0.0, |time: Duration| time.as_secs_f64() * 1e3);
     Ok(Refreshes {
         per_second: times.len() as f64 / elapsed.as_secs_f64(),
         server_us: each(after.0.since(&before.0).total),
         generator_us: each(after.1.since(&before.1).total),
-        p50_ms: report::percentile(&times, 0.5),
-        p99_ms: report::percentile(&times, 0.99),
+        p50_ms: at(0.5),
+        p99_ms: at(0.99),
     })
 }
 

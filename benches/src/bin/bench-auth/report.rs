@@ -1,9 +1,6 @@
 //! Figures, and whether they are enough.
 
-use std::time::Duration;
-
-use comfy_table::{CellAlignment, Table, presets};
-use longhouse_benches::machine::Machine;
+use longhouse_benches::figures::{Bar, Spread, Stamp, table};
 use serde::Serialize;
 
 /// Most time for a token that was checked before, in microseconds.
@@ -67,30 +64,22 @@ pub(crate) struct Race {
     pub(crate) seconds: f64,
 }
 
-/// A limit, and whether it is kept.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Bar {
-    pub(crate) what: String,
-    pub(crate) met: bool,
-}
-
 /// Everything.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    date: String,
-    machine: Machine,
+    #[serde(flatten)]
+    stamp: Stamp,
     pub(crate) token_checks: Vec<TokenCheck>,
     pub(crate) refreshes: Vec<Refreshes>,
     pub(crate) sign_ins: Vec<SignIns>,
     pub(crate) race: Option<Race>,
-    pub(crate) bars: Vec<Bar>,
+    bars: Vec<Bar>,
 }
 
 impl Report {
-    pub(crate) fn new(machine: Machine) -> Self {
+    pub(crate) fn new(stamp: Stamp) -> Self {
         Self {
-            date: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-            machine,
+            stamp,
             token_checks: Vec::new(),
             refreshes: Vec::new(),
             sign_ins: Vec::new(),
@@ -99,39 +88,37 @@ impl Report {
         }
     }
 
+    /// Whether every limit is kept.
+    pub(crate) fn all_met(&self) -> bool {
+        self.bars.iter().all(|bar| bar.met)
+    }
+
     /// Compares with the limits.
     pub(crate) fn judge(&mut self) {
-        let check = median(self.token_checks.iter().map(|check| check.cached_us));
-        let refreshes = median(self.refreshes.iter().map(|window| window.per_second));
-        let share = median(self.sign_ins.iter().map(SignIns::ratio));
-        let mut bar = |what: String, met: bool| self.bars.push(Bar { what, met });
-        bar(format!("token checked again in {check:.2} µs (at most {CHECK_BAR_US})"), check < CHECK_BAR_US);
-        bar(format!("{refreshes:.0} refreshes/s (at least {REFRESH_BAR})"), refreshes >= REFRESH_BAR);
-        bar(
-            format!("sign-ins at {share:.2} of the machine's rate of hashing (at least {SIGN_IN_BAR})"),
-            share >= SIGN_IN_BAR,
-        );
+        let median = |values: Vec<f64>| Spread::of(values).map_or(0.0, |spread| spread.median);
+        let check = median(self.token_checks.iter().map(|check| check.cached_us).collect());
+        let refreshes = median(self.refreshes.iter().map(|window| window.per_second).collect());
+        let share = median(self.sign_ins.iter().map(SignIns::ratio).collect());
+        self.bars = vec![
+            Bar::at_most("token checked again, µs", CHECK_BAR_US, check),
+            Bar::at_least("refreshes a second", REFRESH_BAR, refreshes),
+            Bar::at_least("sign-ins, as a share of the machine's rate of hashing", SIGN_IN_BAR, share),
+        ];
         if let Some(race) = self.race {
-            let met = race.answered == race.uses && race.distinct == 1 && race.live == 1;
-            bar(
-                format!(
-                    "{} uses of one token at once: {} answered in {:.1} s, {} live chain(s)",
-                    race.uses, race.answered, race.seconds, race.live
-                ),
-                met,
-            );
+            let what = |what: &str| format!("{} uses of one token at once: {what}", race.uses);
+            self.bars.extend([
+                Bar::at_least(what("answered"), race.uses as f64, race.answered as f64),
+                Bar::at_most(what("different answers"), 1.0, race.distinct as f64),
+                Bar::at_least(what("live chains"), 1.0, race.live as f64),
+            ]);
         }
     }
 
     /// For people.
     pub(crate) fn text(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::ASCII_MARKDOWN).set_header(["", "median", "least", "most"]);
+        let mut table = table(&["", "median (least–most)"], 1);
         let mut row = |name: &str, values: Vec<f64>, digits: usize| {
-            let shown = |value: f64| format!("{value:.digits$}");
-            let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-            let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            table.add_row([name.to_owned(), shown(median(values.into_iter())), shown(least), shown(most)]);
+            table.add_row([name.to_owned(), Spread::show(Spread::of(values), digits)]);
         };
         row("token checked again, µs", self.token_checks.iter().map(|check| check.cached_us).collect(), 2);
         row("new token checked, µs", self.token_checks.iter().map(|check| check.new_us).collect(), 1);
@@ -149,23 +136,7 @@ impl Report {
             self.sign_ins.iter().map(|window| window.hashes_per_second).collect(),
             1,
         );
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        let bars = self.bars.iter().map(|bar| format!("{} {}\n", if bar.met { "✓" } else { "✗" }, bar.what));
-        format!("{table}\n{}", bars.collect::<String>())
+        let bars = Bar::table(&self.bars);
+        format!("{}\n\n{table}\n\n{bars}\n", self.stamp)
     }
-}
-
-/// The middle value; zero of none.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
-}
-
-/// A percentile of sorted times, in milliseconds.
-pub(crate) fn percentile(sorted: &[Duration], share: f64) -> f64 {
-    let index = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
-    sorted.get(index).map_or(0.0, |time| time.as_secs_f64() * 1e3)
 }

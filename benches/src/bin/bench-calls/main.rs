@@ -15,18 +15,20 @@ mod subject;
 mod websocket;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
-use longhouse_benches::machine::{self, Cpu, Load as MachineLoad, Machine, resident_kib};
+use longhouse_benches::figures::{Spread, Stamp};
+use longhouse_benches::machine::{self, Cpu, Load as MachineLoad, resident_kib};
+use longhouse_benches::server::{Built, Home};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use line::{Between, Exchange};
 use load::Load;
-use report::{Kind, Report, Run, Spread, Start};
-use subject::{Site, Subject};
+use report::{Kind, Report, Run, Start};
+use subject::Subject;
 
 /// Time between the last call's beginning and the window: buffers have grown, greetings are over.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -116,19 +118,16 @@ fn raise_open_files() {
 }
 
 fn bench(settings: &Settings) -> Result<(), Error> {
-    let here = std::env::current_exe()?;
-    let beside = here.parent().unwrap_or(Path::new("."));
-    let results = beside.parent().unwrap_or(beside).join("bench");
-    std::fs::create_dir_all(&results)?;
+    let Built { program, results } = Built::find(settings.server.as_deref())?;
     let out = settings.out.clone().unwrap_or_else(|| results.join("calls.json"));
-    let program = settings.server.clone().unwrap_or_else(|| beside.join("longhouse"));
 
     let exchange = Exchange::open()?;
-    let site = Site::new(&program, exchange.address(), &results.join("calls-server.log"))?;
-    let start = measure_start(&site)?;
+    let home = Home::new(&program, &results.join("calls-server.log"))?;
+    let home = subject::home(home, exchange.address());
+    let start = measure_start(&home)?;
     let nothing = || Ok(None);
     let relay = || subject::relay(exchange.address()).map(Some);
-    let server = || site.start().map(Some);
+    let server = || subject::longhouse(&home).map(Some);
     let mut runs = Vec::new();
     for &calls in &settings.calls {
         runs.push(quietest(&exchange, &nothing, calls, 0, settings)?);
@@ -141,9 +140,7 @@ fn bench(settings: &Settings) -> Result<(), Error> {
         }
     }
     let mut report = Report {
-        date: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-        server: version(&program)?,
-        machine: Machine::this(),
+        stamp: Stamp::now(&program)?,
         seconds: settings.seconds,
         rounds: settings.rounds,
         start,
@@ -154,13 +151,8 @@ fn bench(settings: &Settings) -> Result<(), Error> {
     let json = serde_json::to_vec_pretty(&report).map_err(std::io::Error::from)?;
     std::fs::write(&out, json)?;
     println!(
-        "{}, {}, {} × {}, {} MiB, Linux {}\nmedian of {} windows of {} s (smallest–largest), latencies in ms\n\n{}",
-        report.date,
-        report.server,
-        report.machine.cpus,
-        report.machine.cpu,
-        report.machine.memory_mib,
-        report.machine.kernel,
+        "{}\nmedian of {} windows of {} s (smallest–largest), latencies in ms\n\n{}",
+        report.stamp,
         report.rounds,
         report.seconds,
         report.tables()
@@ -169,14 +161,9 @@ fn bench(settings: &Settings) -> Result<(), Error> {
     Ok(())
 }
 
-fn version(program: &Path) -> Result<String, Error> {
-    let output = std::process::Command::new(program).arg("version").output()?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
 /// How long the server takes to start, and what it holds when it has nothing to do.
-fn measure_start(site: &Site) -> Result<Start, Error> {
-    let first = site.start()?;
+fn measure_start(home: &Home) -> Result<Start, Error> {
+    let first = subject::longhouse(home)?;
     let first_ms = milliseconds(first.started_in);
     eprintln!("first start, with a new database: {first_ms:.0} ms");
     let mut running = first;
@@ -184,7 +171,7 @@ fn measure_start(site: &Site) -> Result<Start, Error> {
     for _ in 0..STARTS {
         // Killed, it leaves its database running; the next start finds it up.
         running.kill()?;
-        running = site.start()?;
+        running = subject::longhouse(home)?;
         starts.push(milliseconds(running.started_in));
     }
     std::thread::sleep(IDLE);

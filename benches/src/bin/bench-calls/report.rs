@@ -1,7 +1,6 @@
 //! Figures: what a run gave, what many come to, and whether it is enough.
 
-use comfy_table::{CellAlignment, Table, presets};
-use longhouse_benches::machine::Machine;
+use longhouse_benches::figures::{Bar, Spread, Stamp, percentile, table};
 use serde::Serialize;
 
 use crate::load::Window;
@@ -52,10 +51,7 @@ pub(crate) struct Latency {
 impl Latency {
     /// Of nanoseconds in ascending order.
     pub(crate) fn of(sorted: &[u32]) -> Self {
-        let at = |share: f64| {
-            let index = (sorted.len() as f64 * share).ceil() as usize;
-            sorted.get(index.saturating_sub(1)).map_or(f64::NAN, |&ns| f64::from(ns) / 1e6)
-        };
+        let at = |share| percentile(sorted, share).map_or(f64::NAN, |ns| f64::from(ns) / 1e6);
         Self { p50: at(0.5), p99: at(0.99), max: at(1.0) }
     }
 }
@@ -135,35 +131,6 @@ impl Run {
     }
 }
 
-/// Median with smallest and largest.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
-}
-
-impl Spread {
-    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.into_iter().collect();
-        values.sort_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        let (&min, &max) = (values.first()?, values.last()?);
-        let median = if values.len() % 2 == 1 {
-            values[middle]
-        } else {
-            f64::midpoint(values[middle - 1], values[middle])
-        };
-        Some(Self { median, min, max })
-    }
-
-    fn show(this: Option<Self>, digits: usize) -> String {
-        this.map_or_else(String::new, |s| {
-            format!("{:.digits$} ({:.digits$}–{:.digits$})", s.median, s.min, s.max)
-        })
-    }
-}
-
 /// Start and idleness of the server.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Start {
@@ -174,21 +141,11 @@ pub(crate) struct Start {
     pub(crate) idle_rss_mb: f64,
 }
 
-/// Something promised, and what came of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct Bar {
-    pub(crate) what: String,
-    pub(crate) limit: f64,
-    pub(crate) measured: f64,
-    pub(crate) met: bool,
-}
-
 /// Everything, as `calls.json` has it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    pub(crate) date: String,
-    pub(crate) server: String,
-    pub(crate) machine: Machine,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
     pub(crate) seconds: u64,
     pub(crate) rounds: usize,
     pub(crate) start: Start,
@@ -230,7 +187,7 @@ impl Report {
         let mut bars = Vec::new();
         let mut bar = |what: String, limit: f64, measured: Option<f64>| {
             if let Some(measured) = measured {
-                bars.push(Bar { what, limit, measured, met: measured <= limit });
+                bars.push(Bar::at_most(what, limit, measured));
             }
         };
         for calls in self.sizes() {
@@ -262,21 +219,24 @@ impl Report {
 
     /// The tables for people, in Markdown.
     pub(crate) fn tables(&self) -> String {
-        let mut calls_table = table(&[
-            "calls",
-            "between",
-            "to model p50",
-            "p99",
-            "max",
-            "to caller p50",
-            "p99",
-            "max",
-            "CPU ms/call-s",
-            "× relay",
-            "KiB/call",
-            "idle %",
-            "others",
-        ]);
+        let mut calls_table = table(
+            &[
+                "calls",
+                "between",
+                "to model p50",
+                "p99",
+                "max",
+                "to caller p50",
+                "p99",
+                "max",
+                "CPU ms/call-s",
+                "× relay",
+                "KiB/call",
+                "idle %",
+                "others",
+            ],
+            2,
+        );
         for calls in self.sizes() {
             for kind in [Kind::Nothing, Kind::Relay, Kind::Longhouse] {
                 let figure =
@@ -302,16 +262,7 @@ impl Report {
                 ]);
             }
         }
-        let mut bars_table = table(&["bar", "limit", "measured", ""]);
-        for bar in &self.bars {
-            let verdict = if bar.met { "met" } else { "MISSED" };
-            bars_table.add_row(vec![
-                bar.what.clone(),
-                format!("≤ {}", bar.limit),
-                format!("{:.2}", bar.measured),
-                verdict.to_owned(),
-            ]);
-        }
+        let bars_table = Bar::table(&self.bars);
         let mut note = String::new();
         let saturated = self.runs.iter().filter(|run| run.machine_idle_percent < BUSY_BELOW).count();
         if saturated > 0 {
@@ -325,15 +276,6 @@ impl Report {
         }
         format!("{calls_table}\n\n{bars_table}\n{note}")
     }
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN).set_header(header.to_vec());
-    for column in table.column_iter_mut().skip(2) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
 }
 
 #[cfg(test)]
@@ -351,9 +293,7 @@ mod tests {
     fn report(runs: Vec<Run>) -> Report {
         let start = Start { with_database_up_ms: Spread::of([100.0]), first_ms: 900.0, idle_rss_mb: 41.0 };
         let mut report = Report {
-            date: String::new(),
-            server: String::new(),
-            machine: Machine::this(),
+            stamp: Stamp::now(std::path::Path::new("true")).unwrap(),
             seconds: 1,
             rounds: 2,
             start,
@@ -369,13 +309,6 @@ mod tests {
         let sorted: Vec<u32> = (1..=200).map(|ms| ms * 1_000_000).collect();
         assert_eq!(Latency::of(&sorted), Latency { p50: 100.0, p99: 198.0, max: 200.0 });
         assert!(Latency::of(&[]).p50.is_nan());
-    }
-
-    #[test]
-    fn a_spread_has_the_middle_of_any_number() {
-        assert_eq!(Spread::of([3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
-        assert_eq!(Spread::of([4.0, 1.0]).map(|s| s.median), Some(2.5));
-        assert_eq!(Spread::of([]), None);
     }
 
     #[test]

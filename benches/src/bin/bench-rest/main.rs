@@ -15,12 +15,14 @@ mod workloads;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use longhouse_benches::machine::{Cpu, Machine, resident_kib};
+use longhouse_benches::figures::Stamp;
+use longhouse_benches::machine::{Cpu, resident_kib};
+use longhouse_benches::server::Built;
 
 use load::{Load, Pace, Until};
 use postgres::{Programs, Script};
@@ -96,27 +98,21 @@ fn main() -> ExitCode {
 
 /// Measures everything; says whether all limits are kept.
 fn bench(settings: &Settings) -> Result<bool, Error> {
-    let here = std::env::current_exe()?;
-    let beside = here.parent().unwrap_or(Path::new("."));
-    let results = beside.parent().unwrap_or(beside).join("bench");
-    std::fs::create_dir_all(&results)?;
+    let Built { program, results } = Built::find(settings.server.as_deref())?;
     let out = settings.out.clone().unwrap_or_else(|| results.join("rest.json"));
-    let program = settings.server.clone().unwrap_or_else(|| beside.join("longhouse"));
     let programs = Programs::find(settings.postgres.as_deref())?;
     let workloads = workloads(&settings.only)?;
 
     let site = Site::start(&program, programs.clone(), settings.pool, &results.join("rest-server.log"))?;
     site.sql(SCHEMA)?;
     site.sql(SETTLE)?;
-    let senders = Senders::new(site.address, site.apikey(), site.jwt_secret())?;
+    let senders = Senders::new(site.address(), site.apikey(), site.jwt_secret())?;
     site.await_schema(&senders.example(Workload::Insert))?;
     let url = site.requests_url()?;
-    let mut load = Load::connect(site.address, settings.connections)?;
+    let mut load = Load::connect(site.address(), settings.connections)?;
 
     let mut report = Report {
-        date: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-        server: version(&program)?,
-        machine: Machine::this(),
+        stamp: Stamp::now(&program)?,
         seconds: settings.seconds,
         connections: settings.connections,
         pool: settings.pool,
@@ -175,11 +171,6 @@ fn workloads(only: &[String]) -> Result<Vec<Workload>, Error> {
     Ok(Workload::ALL.into_iter().filter(chosen).collect())
 }
 
-fn version(program: &Path) -> Result<String, Error> {
-    let output = std::process::Command::new(program).arg("version").output()?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
 /// What pgbench shall send for a workload, after a look at whether the server answers rightly.
 fn script(site: &Site, senders: &Senders, workload: Workload) -> Result<Script, Error> {
     let example = senders.example(workload);
@@ -207,7 +198,7 @@ fn measure(
     Ok(report::Used {
         per_second: window.per_second(),
         server_us: each(after.0.since(&before.0).total),
-        postgres_us: each(Site::postgres_used(&before.1, &after.1)),
+        postgres_us: each(after.1.since(&before.1)),
         generator_us: each(after.2.since(&before.2).total),
     })
 }
@@ -241,7 +232,7 @@ fn memory(
 fn large(site: &Site, senders: &Senders) -> Result<Large, Error> {
     let before_kib = resident_kib(site.pid())?;
     let mut peak_kib = before_kib;
-    let mut stream = TcpStream::connect(site.address)?;
+    let mut stream = TcpStream::connect(site.address())?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     let begun = Instant::now();
     let request = String::from_utf8_lossy(&senders.large()).replacen("keep-alive", "close", 1);

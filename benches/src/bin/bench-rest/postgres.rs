@@ -154,7 +154,7 @@ impl Programs {
         Ok(Peer {
             per_second,
             cpus: processors(own_after.since(&own_before).total),
-            postgres_cpus: processors(Site::postgres_used(&before.1, &after.1)),
+            postgres_cpus: processors(after.1.since(&before.1)),
         })
     }
 }

@@ -1,7 +1,6 @@
 //! Figures: what a window gave, what several come to, and whether it is enough.
 
-use comfy_table::{CellAlignment, Table, presets};
-use longhouse_benches::machine::Machine;
+use longhouse_benches::figures::{Bar, Spread, Stamp, percentile, table};
 use serde::Serialize;
 
 use crate::load::Window;
@@ -96,10 +95,7 @@ pub(crate) struct HalfLoad {
 
 impl HalfLoad {
     pub(crate) fn of(workload: Workload, rate: f64, window: &Window) -> Self {
-        let at = |share: f64| {
-            let index = (window.latencies.len() as f64 * share).ceil() as usize;
-            window.latencies.get(index.saturating_sub(1)).map_or(f64::NAN, |&ns| f64::from(ns) / 1e6)
-        };
+        let at = |share| percentile(&window.latencies, share).map_or(f64::NAN, |ns| f64::from(ns) / 1e6);
         Self { workload, per_second: rate, p50_ms: at(0.5), p99_ms: at(0.99), max_ms: at(1.0) }
     }
 
@@ -140,21 +136,11 @@ pub(crate) struct Large {
     pub(crate) peak_kib: u64,
 }
 
-/// Something promised, and what came of it.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Bar {
-    pub(crate) what: String,
-    pub(crate) limit: String,
-    pub(crate) measured: f64,
-    pub(crate) met: bool,
-}
-
 /// Everything, as `rest.json` has it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    pub(crate) date: String,
-    pub(crate) server: String,
-    pub(crate) machine: Machine,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
     pub(crate) seconds: u64,
     pub(crate) connections: usize,
     pub(crate) pool: usize,
@@ -166,42 +152,25 @@ pub(crate) struct Report {
     pub(crate) bars: Vec<Bar>,
 }
 
-/// Middle, least and most.
-fn spread(values: impl Iterator<Item = f64>) -> Option<(f64, f64, f64)> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    let (&least, &most) = (values.first()?, values.last()?);
-    let middle = values.len() / 2;
-    let median = if values.len() % 2 == 1 {
-        values[middle]
-    } else {
-        f64::midpoint(values[middle - 1], values[middle])
-    };
-    Some((median, least, most))
-}
-
 impl Report {
-    fn of(&self, workload: Workload, figure: impl Fn(&Round) -> f64) -> Option<(f64, f64, f64)> {
-        spread(self.rounds.iter().filter(|round| round.workload == workload).map(figure))
+    fn of(&self, workload: Workload, figure: impl Fn(&Round) -> f64) -> Option<Spread> {
+        Spread::of(self.rounds.iter().filter(|round| round.workload == workload).map(figure))
     }
 
     pub(crate) fn median_rate(&self, workload: Workload) -> f64 {
-        self.of(workload, |round| round.longhouse.per_second).map_or(0.0, |(median, ..)| median)
+        self.of(workload, |round| round.longhouse.per_second).map_or(0.0, |spread| spread.median)
     }
 
     /// Compares with what was promised.
     pub(crate) fn judge(&mut self) {
         let mut bars = Vec::new();
         for workload in Workload::ALL {
-            if let Some((ratio, ..)) = self.of(workload, Round::ratio) {
+            if let Some(ratio) = self.of(workload, Round::ratio) {
                 let what = format!("{}: throughput, times pgbench's", workload.label());
-                let met = ratio >= RATIO_BAR;
-                bars.push(Bar { what, limit: format!("≥ {RATIO_BAR}"), measured: ratio, met });
+                bars.push(Bar::at_least(what, RATIO_BAR, ratio.median));
             }
         }
-        let mut at_most = |what: String, limit: f64, measured: f64| {
-            bars.push(Bar { what, limit: format!("≤ {limit}"), measured, met: measured <= limit });
-        };
+        let mut at_most = |what, limit, measured| bars.push(Bar::at_most(what, limit, measured));
         for half in &self.half_loads {
             at_most(format!("{}: p99 at half load, ms", half.workload.label()), P99_BAR_MS, half.p99_ms);
         }
@@ -222,30 +191,28 @@ impl Report {
 
     /// The tables for people, in Markdown.
     pub(crate) fn text(&self) -> String {
-        let mut throughput = table(&[
-            "workload",
-            "requests/s",
-            "pgbench/s",
-            "ratio",
-            "by CPU",
-            "µs server",
-            "µs Postgres",
-            "µs generator",
-            "µs pgbench",
-            "µs its Postgres",
-            "half load/s",
-            "p50 ms",
-            "p99 ms",
-        ]);
+        let mut throughput = table(
+            &[
+                "workload",
+                "requests/s",
+                "pgbench/s",
+                "ratio",
+                "by CPU",
+                "µs server",
+                "µs Postgres",
+                "µs generator",
+                "µs pgbench",
+                "µs its Postgres",
+                "half load/s",
+                "p50 ms",
+                "p99 ms",
+            ],
+            1,
+        );
         for workload in Workload::ALL {
             let Some(rate) = self.of(workload, |round| round.longhouse.per_second) else { continue };
-            let show = |spread: Option<(f64, f64, f64)>, digits: usize| {
-                spread.map_or_else(String::new, |(median, least, most)| {
-                    format!("{median:.digits$} ({least:.digits$}–{most:.digits$})")
-                })
-            };
             let median = |figure: fn(&Round) -> f64| {
-                self.of(workload, figure).map_or_else(String::new, |(median, ..)| format!("{median:.1}"))
+                self.of(workload, figure).map_or_else(String::new, |spread| format!("{:.1}", spread.median))
             };
             let half = self.half_loads.iter().find(|half| half.workload == workload);
             let half = |figure: fn(&HalfLoad) -> f64, digits: usize| {
@@ -253,10 +220,10 @@ impl Report {
             };
             throughput.add_row(vec![
                 workload.label().to_owned(),
-                show(Some(rate), 0),
-                show(self.of(workload, |round| round.pgbench.per_second), 0),
-                show(self.of(workload, Round::ratio), 2),
-                show(self.of(workload, Round::cpu_ratio), 2),
+                Spread::show(Some(rate), 0),
+                Spread::show(self.of(workload, |round| round.pgbench.per_second), 0),
+                Spread::show(self.of(workload, Round::ratio), 2),
+                Spread::show(self.of(workload, Round::cpu_ratio), 2),
                 median(|round| round.longhouse.server_us),
                 median(|round| round.longhouse.postgres_us),
                 median(|round| round.longhouse.generator_us),
@@ -267,13 +234,7 @@ impl Report {
                 half(|half| half.p99_ms, 2),
             ]);
         }
-        let mut bars = table(&["bar", "limit", "measured", ""]);
-        for bar in &self.bars {
-            let verdict = if bar.met { "met" } else { "MISSED" };
-            let cells =
-                [bar.what.clone(), bar.limit.clone(), format!("{:.2}", bar.measured), verdict.to_owned()];
-            bars.add_row(cells);
-        }
+        let bars = Bar::table(&self.bars);
         let mut notes = String::new();
         if let Some(memory) = &self.memory {
             let samples: Vec<String> =
@@ -289,40 +250,15 @@ impl Report {
             notes += &format!("a result of {} bytes took {:.1} s\n", large.bytes, large.seconds);
         }
         format!(
-            "{}, {}, {} × {}, {} MiB, Linux {}\nmedian (least–most) of windows of {} s; {} HTTP connections, {} database connections, {} of pgbench\n\n{throughput}\n\n{bars}\n\n{notes}",
-            self.date,
-            self.server,
-            self.machine.cpus,
-            self.machine.cpu,
-            self.machine.memory_mib,
-            self.machine.kernel,
-            self.seconds,
-            self.connections,
-            self.pool,
-            self.clients,
+            "{}\nmedian (least–most) of windows of {} s; {} HTTP connections, {} database connections, {} of pgbench\n\n{throughput}\n\n{bars}\n\n{notes}",
+            self.stamp, self.seconds, self.connections, self.pool, self.clients,
         )
     }
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN).set_header(header.to_vec());
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_spread_has_the_middle_of_any_number() {
-        assert_eq!(spread([3.0, 1.0, 2.0].into_iter()), Some((2.0, 1.0, 3.0)));
-        assert_eq!(spread([4.0, 1.0].into_iter()), Some((2.5, 1.0, 4.0)));
-        assert_eq!(spread(std::iter::empty()), None);
-    }
 
     #[test]
     fn percentiles_are_those_of_the_samples() {

@@ -1,23 +1,19 @@
 //! The server with its database: the release build of `longhouse serve` on a folder of its own.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use longhouse_benches::machine::{Cpu, CpuUsed};
+use longhouse_benches::machine::Family;
+use longhouse_benches::server::{Home, Server};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
-use tempfile::TempDir;
 
 use crate::Error;
 use crate::postgres::Programs;
 
-/// A first start makes a database cluster.
-const START_LIMIT: Duration = Duration::from_secs(120);
-const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// How long a notice needs at most from the database to the server, or a setting to every backend.
 const NOTICE_LIMIT: Duration = Duration::from_secs(10);
 const ASK_EVERY: Duration = Duration::from_millis(20);
@@ -25,21 +21,12 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 /// A running server.
 #[derive(Debug)]
 pub(crate) struct Site {
-    child: Child,
-    folder: TempDir,
-    pub(crate) address: SocketAddr,
-    run: RunFile,
+    // Ends before its home does.
+    server: Server,
+    home: Home,
     postmaster: u32,
     cluster: PathBuf,
     programs: Programs,
-}
-
-/// What a running server says about itself.
-#[derive(Debug, Deserialize)]
-struct RunFile {
-    database_url: String,
-    publishable_key: String,
-    jwt_secret: String,
 }
 
 #[derive(Deserialize)]
@@ -57,52 +44,9 @@ pub(crate) struct Sent {
 impl Site {
     /// Starts the server on a new folder and waits until it is ready.
     pub(crate) fn start(program: &Path, programs: Programs, pool: usize, log: &Path) -> Result<Self, Error> {
-        if !program.exists() {
-            return Err(Error::Protocol(format!(
-                "{} is not there: build it with `cargo build --release -p longhouse`, or name it with --server",
-                program.display()
-            )));
-        }
-        let folder = tempfile::Builder::new().prefix("longhouse-bench-").tempdir()?;
-        // Root's database runs as a user who must get through here.
-        fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
-        let data = folder.path().join("data");
-        let log_file = File::create(log)?;
-        let mut command = Command::new(program);
-        command
-            .args(["serve", "--host", "127.0.0.1", "--port", &address.port().to_string(), "--data"])
-            .arg(&data)
-            .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(log_file.try_clone()?)
-            .stderr(log_file);
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy().into_owned();
-            if ["LONGHOUSE_", "TWILIO_", "OPENAI_", "SUPABASE_", "DATABASE_", "PORT"]
-                .iter()
-                .any(|prefix| name.starts_with(prefix))
-            {
-                command.env_remove(name);
-            }
-        }
-        command
-            .env("LONGHOUSE_DATABASE__PORT", free_port()?.to_string())
-            .env("LONGHOUSE_DATABASE__POOL_SIZE", pool.to_string())
-            .env("LONGHOUSE_LOG__FILTER", "warn")
-            .env("LONGHOUSE_SERVER__RATE_LIMIT_PER_SECOND", "0");
-        let mut child = command.spawn()?;
-        let begun = Instant::now();
-        while !is_ready(address) {
-            if begun.elapsed() > START_LIMIT || child.try_wait()?.is_some() {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(Error::Protocol(format!("the server did not start; see {}", log.display())));
-            }
-            std::thread::sleep(ASK_EVERY);
-        }
-        let run = serde_json::from_slice(&fs::read(data.join("run.json"))?)
-            .map_err(|error| Error::Protocol(format!("run.json: {error}")))?;
+        let home = Home::new(program, log)?.with("LONGHOUSE_DATABASE__POOL_SIZE", pool);
+        let server = home.start()?;
+        let data = home.data();
         let cluster = find(&data, "postmaster.pid")?
             .ok_or_else(|| Error::Protocol("the data folder holds no running database".into()))?;
         let postmaster = fs::read_to_string(cluster.join("postmaster.pid"))?
@@ -110,35 +54,38 @@ impl Site {
             .next()
             .and_then(|pid| pid.trim().parse().ok())
             .ok_or_else(|| Error::Protocol("postmaster.pid cannot be read".into()))?;
-        Ok(Self { child, folder, address, run, postmaster, cluster, programs })
+        Ok(Self { server, home, postmaster, cluster, programs })
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.server.pid()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.server.address
     }
 
     pub(crate) fn apikey(&self) -> &str {
-        &self.run.publishable_key
+        &self.server.run.publishable_key
     }
 
     pub(crate) fn jwt_secret(&self) -> &str {
-        &self.run.jwt_secret
+        &self.server.run.jwt_secret
     }
 
     /// URL of the role that the server's requests connect as.
     pub(crate) fn requests_url(&self) -> Result<String, Error> {
-        let data = self.folder.path().join("data");
-        let file = find(&data, "credentials.json")?
+        let file = find(&self.home.data(), "credentials.json")?
             .ok_or_else(|| Error::Protocol("the data folder holds no credentials".into()))?;
         let credentials: Credentials = serde_json::from_slice(&fs::read(file.join("credentials.json"))?)
             .map_err(|error| Error::Protocol(format!("credentials.json: {error}")))?;
-        let (_, place) = self.run.database_url.split_once('@').unwrap_or_default();
+        let (_, place) = self.server.run.database_url.split_once('@').unwrap_or_default();
         Ok(format!("postgresql://authenticator:{}@{place}", credentials.authenticator))
     }
 
     /// Runs statements as the owner of the schema.
     pub(crate) fn sql(&self, statements: &str) -> Result<(), Error> {
-        self.programs.psql(&self.run.database_url, statements)
+        self.programs.psql(&self.server.run.database_url, statements)
     }
 
     /// Waits until the server knows of new tables.
@@ -155,7 +102,7 @@ impl Site {
 
     /// Status and all bytes of the answer to one request.
     pub(crate) fn ask(&self, request: &[u8]) -> Result<(u16, String), Error> {
-        let mut stream = TcpStream::connect(self.address)?;
+        let mut stream = TcpStream::connect(self.server.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         stream.write_all(&close(request))?;
         let mut answer = Vec::new();
@@ -208,43 +155,8 @@ impl Site {
     }
 
     /// Processor time of Postgres: all of its processes.
-    pub(crate) fn postgres_cpu(&self) -> Result<Vec<(u32, Cpu)>, Error> {
-        let mut all = vec![(self.postmaster, Cpu::of(self.postmaster)?)];
-        for entry in fs::read_dir("/proc")? {
-            let Ok(pid) = entry?.file_name().to_string_lossy().parse::<u32>() else { continue };
-            let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-            let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
-            if parent == Some(self.postmaster)
-                && let Ok(cpu) = Cpu::of(pid)
-            {
-                all.push((pid, cpu));
-            }
-        }
-        Ok(all)
-    }
-
-    /// What Postgres used between two readings. Processes that began or ended in between count from or to then.
-    pub(crate) fn postgres_used(before: &[(u32, Cpu)], after: &[(u32, Cpu)]) -> Duration {
-        let nothing = Cpu::default();
-        let of = |pid: u32| before.iter().find(|(known, _)| *known == pid).map_or(&nothing, |(_, cpu)| cpu);
-        after.iter().map(|(pid, cpu)| cpu.since(of(*pid))).map(|CpuUsed { total, .. }| total).sum()
-    }
-}
-
-impl Drop for Site {
-    /// Asks the server to end, so that it stops its database, too.
-    fn drop(&mut self) {
-        let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) else { return };
-        let _ = kill_process(pid, Signal::TERM);
-        let asked = Instant::now();
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if asked.elapsed() > STOP_LIMIT {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+    pub(crate) fn postgres_cpu(&self) -> Result<Family, Error> {
+        Ok(Family::of(self.postmaster)?)
     }
 }
 
@@ -334,23 +246,6 @@ fn parse_params(mut text: &str) -> Vec<String> {
         text = quoted;
     }
     params
-}
-
-fn free_port() -> Result<u16, Error> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
-}
-
-/// Whether `/ready` says so.
-fn is_ready(address: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(stream, "GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-        let mut status = [0; 12];
-        stream.read_exact(&mut status)?;
-        Ok(&status == b"HTTP/1.1 200")
-    };
-    ask().unwrap_or(false)
 }
 
 #[cfg(test)]
