@@ -132,36 +132,82 @@ fn caching(asked: Option<&str>) -> S3Result<String> {
     sendable("cache-control", asked.unwrap_or("no-cache")).map_err(refused)
 }
 
+/// What is asked of an object that is to be read.
+struct Asked {
+    bucket: String,
+    key: String,
+    if_match: Option<ETagCondition>,
+    if_none_match: Option<ETagCondition>,
+    if_modified_since: Option<Timestamp>,
+    if_unmodified_since: Option<Timestamp>,
+    part_number: Option<i32>,
+    range: Option<Range>,
+}
+
+/// What is read of an object: which bytes, and what is said about them.
+struct Reading {
+    version: Version,
+    range: std::ops::Range<u64>,
+    content_range: Option<String>,
+    object: Row,
+    metadata: Described,
+}
+
+impl Asked {
+    /// The object if the caller may read it, the conditions hold and there is such a range.
+    async fn read(&self, storage: &Storage, caller: &Caller) -> S3Result<Reading> {
+        let (object, metadata, version) = readable(storage, caller, &self.bucket, &self.key).await?;
+        Conditions {
+            if_match: self.if_match.as_ref(),
+            if_none_match: self.if_none_match.as_ref(),
+            if_modified_since: self.if_modified_since.as_ref(),
+            if_unmodified_since: self.if_unmodified_since.as_ref(),
+        }
+        .of_reading(&metadata)?;
+        one_part(self.part_number)?;
+        let (range, content_range) = wanted(self.range.as_ref(), metadata.size)?;
+        Ok(Reading { version, range, content_range, object, metadata })
+    }
+}
+
+impl Reading {
+    /// The response, still without its bytes.
+    fn described(self) -> GetObjectOutput {
+        GetObjectOutput {
+            accept_ranges: Some("bytes".into()),
+            content_length: Some((self.range.end - self.range.start) as i64),
+            content_range: self.content_range,
+            e_tag: Some(etag(&self.metadata)),
+            last_modified: Some(timestamp(self.metadata.last_modified)),
+            metadata: shown(&self.object),
+            content_type: Some(self.metadata.mimetype),
+            cache_control: Some(self.metadata.cache_control),
+            ..GetObjectOutput::default()
+        }
+    }
+}
+
 pub(super) async fn get_object(
     storage: &Storage,
     request: S3Request<GetObjectInput>,
 ) -> S3Result<S3Response<GetObjectOutput>> {
     let caller = storage.s3_caller(&request, "storage.s3.object.get")?;
-    let input = request.input;
-    let (object, metadata, version) = readable(storage, &caller, &input.bucket, &input.key).await?;
-    Conditions {
-        if_match: input.if_match.as_ref(),
-        if_none_match: input.if_none_match.as_ref(),
-        if_modified_since: input.if_modified_since.as_ref(),
-        if_unmodified_since: input.if_unmodified_since.as_ref(),
-    }
-    .of_reading(&metadata)?;
-    one_part(input.part_number)?;
-    let (range, content_range) = wanted(input.range.as_ref(), metadata.size)?;
-    let length = range.end - range.start;
-    let content = storage.blobs().get(version, range).await.map_err(|error| refused(error.into()))?;
-    Ok(S3Response::new(GetObjectOutput {
-        body: Some(outgoing(content)),
-        accept_ranges: Some("bytes".into()),
-        content_length: Some(length as i64),
-        content_range,
-        e_tag: Some(etag(&metadata)),
-        last_modified: Some(timestamp(metadata.last_modified)),
-        metadata: shown(&object),
-        content_type: Some(metadata.mimetype),
-        cache_control: Some(metadata.cache_control),
-        ..GetObjectOutput::default()
-    }))
+    let GetObjectInput { bucket, key, if_match, if_none_match, .. } = request.input;
+    let GetObjectInput { if_modified_since, if_unmodified_since, part_number, range, .. } = request.input;
+    let asked = Asked {
+        bucket,
+        key,
+        if_match,
+        if_none_match,
+        if_modified_since,
+        if_unmodified_since,
+        part_number,
+        range,
+    };
+    let reading = asked.read(storage, &caller).await?;
+    let content = storage.blobs().get(reading.version, reading.range.clone()).await;
+    let body = Some(outgoing(content.map_err(|error| refused(error.into()))?));
+    Ok(S3Response::new(GetObjectOutput { body, ..reading.described() }))
 }
 
 pub(super) async fn head_object(
@@ -169,26 +215,28 @@ pub(super) async fn head_object(
     request: S3Request<HeadObjectInput>,
 ) -> S3Result<S3Response<HeadObjectOutput>> {
     let caller = storage.s3_caller(&request, "storage.s3.object.info")?;
-    let input = request.input;
-    let (object, metadata, _) = readable(storage, &caller, &input.bucket, &input.key).await?;
-    Conditions {
-        if_match: input.if_match.as_ref(),
-        if_none_match: input.if_none_match.as_ref(),
-        if_modified_since: input.if_modified_since.as_ref(),
-        if_unmodified_since: input.if_unmodified_since.as_ref(),
-    }
-    .of_reading(&metadata)?;
-    one_part(input.part_number)?;
-    let (range, content_range) = wanted(input.range.as_ref(), metadata.size)?;
+    let HeadObjectInput { bucket, key, if_match, if_none_match, .. } = request.input;
+    let HeadObjectInput { if_modified_since, if_unmodified_since, part_number, range, .. } = request.input;
+    let asked = Asked {
+        bucket,
+        key,
+        if_match,
+        if_none_match,
+        if_modified_since,
+        if_unmodified_since,
+        part_number,
+        range,
+    };
+    let described = asked.read(storage, &caller).await?.described();
     Ok(S3Response::new(HeadObjectOutput {
-        accept_ranges: Some("bytes".into()),
-        content_length: Some((range.end - range.start) as i64),
-        content_range,
-        e_tag: Some(etag(&metadata)),
-        last_modified: Some(timestamp(metadata.last_modified)),
-        metadata: shown(&object),
-        content_type: Some(metadata.mimetype),
-        cache_control: Some(metadata.cache_control),
+        accept_ranges: described.accept_ranges,
+        content_length: described.content_length,
+        content_range: described.content_range,
+        e_tag: described.e_tag,
+        last_modified: described.last_modified,
+        metadata: described.metadata,
+        content_type: described.content_type,
+        cache_control: described.cache_control,
         ..HeadObjectOutput::default()
     }))
 }
