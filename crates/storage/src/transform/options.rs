@@ -29,6 +29,10 @@ pub enum Format {
     Avif,
     /// WebP.
     WebP,
+    /// JPEG; what can be seen through becomes white.
+    Jpeg,
+    /// PNG.
+    Png,
     /// Whatever the source is.
     Origin,
 }
@@ -93,31 +97,38 @@ impl Transform {
         Ok(transform)
     }
 
-    /// For a token: `width:100,height:50,resize:cover,quality:80`. Unset where nothing is to be changed.
+    /// For a token: `height:50,width:100,resize:cover,quality:80`. Unset where nothing is to be changed.
     pub fn claim(&self) -> Option<String> {
+        self.described("resize", |resize| match resize {
+            Resize::Cover => "cover",
+            Resize::Contain => "contain",
+            Resize::Fill => "fill",
+        })
+    }
+
+    /// What was done, in a response's `x-transformations`: in the words of imgproxy, which clients of Supabase know.
+    pub fn applied(&self) -> Option<String> {
+        self.described("resizing_type", |resize| match resize {
+            Resize::Cover => "fill",
+            Resize::Contain => "fit",
+            Resize::Fill => "force",
+        })
+    }
+
+    fn described(&self, fitting: &str, word: fn(Resize) -> &'static str) -> Option<String> {
         let mut parts = Vec::new();
         let sides = [("height", self.height), ("width", self.width)];
         parts.extend(sides.into_iter().filter_map(|(name, side)| Some(format!("{name}:{}", side?))));
         if !parts.is_empty() {
-            parts.push(format!(
-                "resize:{}",
-                match self.resize {
-                    Resize::Cover => "cover",
-                    Resize::Contain => "contain",
-                    Resize::Fill => "fill",
-                }
-            ));
+            parts.push(format!("{fitting}:{}", word(self.resize)));
         }
         parts.extend(self.quality.map(|quality| format!("quality:{quality}")));
-        parts.extend(self.format.map(|format| {
-            format!(
-                "format:{}",
-                match format {
-                    Format::Avif => "avif",
-                    Format::WebP => "webp",
-                    Format::Origin => "origin",
-                }
-            )
+        parts.extend(self.format.map(|format| match format {
+            Format::Avif => "format:avif".to_owned(),
+            Format::WebP => "format:webp".to_owned(),
+            Format::Jpeg => "format:jpeg".to_owned(),
+            Format::Png => "format:png".to_owned(),
+            Format::Origin => "format:origin".to_owned(),
         }));
         (!parts.is_empty()).then(|| parts.join(","))
     }
@@ -149,8 +160,10 @@ impl Transform {
                 self.format = match value {
                     "avif" => Some(Format::Avif),
                     "webp" => Some(Format::WebP),
+                    "jpeg" | "jpg" => Some(Format::Jpeg),
+                    "png" => Some(Format::Png),
                     "origin" => Some(Format::Origin),
-                    _ => return Err(invalid(&format!("{one_of}origin, avif, webp"))),
+                    _ => return Err(invalid(&format!("{one_of}origin, avif, webp, jpeg, png"))),
                 };
             }
             _ => {}
@@ -190,6 +203,8 @@ mod tests {
         assert_eq!(Transform::from_claim(&transform.claim().unwrap()).unwrap(), transform);
         assert_eq!(Transform::from_query("width=0").unwrap(), Transform::default());
         assert_eq!(Transform::default().claim(), None);
+        let applied = "height:50,width:100,resizing_type:fit,quality:70,format:webp";
+        assert_eq!(transform.applied().as_deref(), Some(applied));
         assert_eq!(Transform::from_query("width=99999999999").unwrap().width, Some(LONGEST));
     }
 

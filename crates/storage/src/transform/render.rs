@@ -147,17 +147,24 @@ fn encode(
     (origin, colours): (ImageFormat, Option<Vec<u8>>),
     quality: u8,
 ) -> Result<Rendered, Error> {
+    let target = match wanted {
+        Some(Format::Avif) => ImageFormat::Avif,
+        Some(Format::WebP) => ImageFormat::WebP,
+        Some(Format::Jpeg) => ImageFormat::Jpeg,
+        Some(Format::Png) => ImageFormat::Png,
+        Some(Format::Origin) | None => origin,
+    };
     let mut bytes = Vec::new();
-    let mimetype = match (wanted, origin) {
-        (Some(Format::Avif), _) => {
+    let mimetype = match target {
+        ImageFormat::Avif => {
             bytes = avif(&image, quality)?;
             "image/avif"
         }
-        (Some(Format::WebP), _) | (_, ImageFormat::WebP) => {
+        ImageFormat::WebP => {
             bytes = webp(&image, quality)?;
             "image/webp"
         }
-        (_, ImageFormat::Png) => {
+        ImageFormat::Png => {
             let mut encoder = PngEncoder::new(&mut bytes);
             if let Some(colours) = colours {
                 encoder.set_icc_profile(colours).map_err(invalid)?;
@@ -165,7 +172,7 @@ fn encode(
             image.write_with_encoder(encoder).map_err(invalid)?;
             "image/png"
         }
-        (_, ImageFormat::Gif) => {
+        ImageFormat::Gif => {
             let image = image.into_rgba8();
             let (width, height) = image.dimensions();
             let mut encoder = GifEncoder::new_with_speed(&mut bytes, 10);
@@ -178,11 +185,21 @@ fn encode(
             if let Some(colours) = colours {
                 encoder.set_icc_profile(colours).map_err(invalid)?;
             }
-            image.into_rgb8().write_with_encoder(encoder).map_err(invalid)?;
+            on_white(image).write_with_encoder(encoder).map_err(invalid)?;
             "image/jpeg"
         }
     };
     Ok(Rendered { bytes: bytes.into(), mimetype })
+}
+
+/// What a format that cannot be seen through shows.
+fn on_white(image: DynamicImage) -> image::RgbImage {
+    let DynamicImage::ImageRgba8(pixels) = image else { return image.into_rgb8() };
+    image::RgbImage::from_fn(pixels.width(), pixels.height(), |x, y| {
+        let [red, green, blue, alpha] = pixels.get_pixel(x, y).0.map(u16::from);
+        let over = |colour: u16| ((colour * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
+        image::Rgb([over(red), over(green), over(blue)])
+    })
 }
 
 fn webp(image: &DynamicImage, quality: u8) -> Result<Vec<u8>, Error> {
@@ -213,6 +230,13 @@ fn avif(_: &DynamicImage, _: u8) -> Result<Vec<u8>, Error> {
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
+
+    #[test]
+    fn what_is_clear_becomes_white() {
+        let pixels = [[9, 9, 9, 0], [10, 20, 30, 255], [0, 0, 0, 128]].concat();
+        let image = image::RgbaImage::from_raw(3, 1, pixels).unwrap();
+        assert_eq!(on_white(image.into()).into_raw(), [255, 255, 255, 10, 20, 30, 127, 127, 127]);
+    }
 
     use super::*;
 

@@ -128,8 +128,8 @@ async fn respond(
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(HARMLESS));
     let robots = metadata.x_robots_tag.as_deref().unwrap_or("none");
     headers.insert(HeaderName::from_static("x-robots-tag"), value(robots)?);
-    if let Some(claim) = transform.claim() {
-        headers.insert(HeaderName::from_static("x-transformations"), value(&claim)?);
+    if let Some(applied) = transform.applied() {
+        headers.insert(HeaderName::from_static("x-transformations"), value(&applied)?);
     }
     if let Some(name) = download {
         headers.insert(CONTENT_DISPOSITION, value(&disposition(&name))?);

@@ -110,6 +110,8 @@ async fn clients_get_what_they_take() {
     assert_eq!(kind("width=50", "image/png,*/*").await, "image/png");
     assert_eq!(kind("width=50&format=webp", "*/*").await, "image/webp");
     assert_eq!(kind("width=50&format=avif", "*/*").await, "image/avif");
+    assert_eq!(kind("width=50&format=jpeg", "image/webp").await, "image/jpeg");
+    assert_eq!(kind("width=50&format=png", "image/webp").await, "image/png");
     let size = async |quality: u8| {
         let response = app.render(&format!("noise?quality={quality}&format=webp")).await;
         response.content_length().unwrap()
