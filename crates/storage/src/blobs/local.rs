@@ -3,10 +3,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -14,24 +13,19 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::reading::{Downloads, Reading};
 use super::{BlobError, Blobs, Content, Entry, Tally, Version, Written, gather};
 use crate::failpoints;
 
 /// Bytes handed to the disk at once: large enough that handing over costs nothing beside writing.
 const WRITE: usize = 512 * 1024;
-/// Largest piece read ahead for one download.
-const READ: usize = 256 * 1024;
-/// Smallest piece, where many download at once.
-const READ_LEAST: usize = 32 * 1024;
-/// Bytes that all downloads together read ahead, about.
-const READ_TOTAL: usize = 64 * 1024 * 1024;
 
 /// A folder of blobs.
 #[derive(Debug)]
 pub struct Local {
     blobs: PathBuf,
     staging: PathBuf,
-    downloads: Arc<AtomicUsize>,
+    downloads: Arc<Downloads>,
 }
 
 impl Local {
@@ -92,28 +86,23 @@ impl Local {
 
     async fn read(&self, version: Version, range: Range<u64>) -> Result<Content, BlobError> {
         let path = self.path(version);
-        let share = Share::of(&self.downloads);
-        let piece = share.piece();
-        let first = blocking(move || {
+        let end = range.end;
+        let opened = blocking(move || {
             let file = File::open(path)?;
-            if file.metadata()?.len() < range.end {
-                return Err(io::ErrorKind::NotFound.into());
+            match file.metadata()?.len() < end {
+                true => Err(io::ErrorKind::NotFound.into()),
+                false => Ok(file),
             }
-            let file = Arc::new(file);
-            let (chunk, rest) = read_piece(&file, range, piece)?;
-            Ok((file, chunk, rest))
         })
         .await;
-        let (file, chunk, rest) = match first {
-            Ok(first) => first,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(BlobError::NotFound),
-            Err(error) => return Err(error.into()),
-        };
-        if chunk.is_empty() {
-            return Ok(stream::empty().boxed());
+        match opened {
+            Ok(file) => {
+                let reading = Reading::new(file, range, &self.downloads);
+                Ok(stream::try_unfold(reading, Reading::next).boxed())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(BlobError::NotFound),
+            Err(error) => Err(error.into()),
         }
-        let reading = Reading { file, share, ahead: Ahead::Ready(chunk), rest };
-        Ok(stream::try_unfold(reading, Reading::next).boxed())
     }
 }
 
@@ -221,15 +210,18 @@ impl Draft {
         Ok(())
     }
 
-    /// Makes the bytes durable, then visible, then their name durable.
+    /// Gives the bytes their name, and makes both durable. No row knows them yet: until then a file of that name may
+    /// be cut short by a power cut, and the ledger knows what to delete.
     fn publish(mut self, path: &Path) -> io::Result<Written> {
         failpoints::reach("upload.staged");
-        let (file, staged, _) = self.open.as_ref().expect("not handed over or published");
+        let (_, staged, _) = self.open.as_ref().expect("not handed over or published");
+        fs::rename(staged, path)?;
+        let (file, _, tally) = self.open.take().expect("just used");
+        failpoints::reach("upload.renamed");
+        // After the renaming: file systems with a journal write file and name at once, and find nothing left to do
+        // for the folder.
         file.sync_all()?;
         failpoints::reach("upload.synced");
-        fs::rename(staged, path)?;
-        let (_, _, tally) = self.open.take().expect("just used");
-        failpoints::reach("upload.renamed");
         sync_folder(path.parent().expect("a blob lies in a folder"))?;
         Ok(tally.finish())
     }
@@ -244,73 +236,6 @@ impl Drop for Draft {
             tracing::warn!(path = %path.display(), %error, "an unfinished upload stays in the staging folder");
         }
     }
-}
-
-/// One download among all that run: the more there are, the smaller the pieces.
-struct Share(Arc<AtomicUsize>);
-
-impl Share {
-    fn of(downloads: &Arc<AtomicUsize>) -> Self {
-        downloads.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(downloads))
-    }
-
-    fn piece(&self) -> usize {
-        let running = self.0.load(Ordering::Relaxed).max(1);
-        // One piece is on its way while the next is read.
-        (READ_TOTAL / running / 2).clamp(READ_LEAST, READ)
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-enum Ahead {
-    Ready(Bytes),
-    Reading(JoinHandle<io::Result<(Bytes, Range<u64>)>>),
-}
-
-/// A download: one piece goes out while the next is read.
-struct Reading {
-    file: Arc<File>,
-    share: Share,
-    ahead: Ahead,
-    rest: Range<u64>,
-}
-
-impl Reading {
-    async fn next(mut self) -> Result<Option<(Bytes, Self)>, BlobError> {
-        let chunk = match self.ahead {
-            Ahead::Ready(chunk) => chunk,
-            Ahead::Reading(handle) => {
-                let (chunk, rest) = joined(handle).await?;
-                self.rest = rest;
-                chunk
-            }
-        };
-        if chunk.is_empty() {
-            return Ok(None);
-        }
-        self.ahead = match self.rest.is_empty() {
-            true => Ahead::Ready(Bytes::new()),
-            false => {
-                let (file, rest, piece) = (Arc::clone(&self.file), self.rest.clone(), self.share.piece());
-                Ahead::Reading(spawn_blocking(move || read_piece(&file, rest, piece)))
-            }
-        };
-        Ok(Some((chunk, self)))
-    }
-}
-
-fn read_piece(file: &File, range: Range<u64>, piece: usize) -> io::Result<(Bytes, Range<u64>)> {
-    let left = range.end.saturating_sub(range.start);
-    let mut buffer = vec![0; usize::try_from(left).unwrap_or(usize::MAX).min(piece)];
-    file.read_exact_at(&mut buffer, range.start)?;
-    let rest = range.start + buffer.len() as u64..range.end;
-    Ok((buffer.into(), rest))
 }
 
 fn entries(folder: &Path) -> io::Result<Vec<Entry>> {
@@ -340,7 +265,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     joined(spawn_blocking(work)).await
 }
 
-async fn joined<T>(handle: JoinHandle<io::Result<T>>) -> io::Result<T> {
+pub(super) async fn joined<T>(handle: JoinHandle<io::Result<T>>) -> io::Result<T> {
     match handle.await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
@@ -409,7 +334,7 @@ mod tests {
             listed.iter().map(|entry| (entry.version, entry.size)).collect::<Vec<_>>(),
             [(other, written.size)]
         );
-        assert_eq!(local.downloads.load(Ordering::Relaxed), 0);
+        assert_eq!(local.downloads.running(), 0);
     }
 
     #[tokio::test]

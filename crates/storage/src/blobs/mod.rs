@@ -2,6 +2,7 @@
 //! Nothing here knows of users, buckets or names.
 
 pub mod local;
+mod reading;
 pub mod remote;
 
 use std::fmt;
