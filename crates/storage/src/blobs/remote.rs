@@ -10,7 +10,9 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3Builder;
 use object_store::path::Path;
-use object_store::{ClientOptions, GetOptions, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{
+    ClientOptions, GetOptions, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
+};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinSet;
 use url::Url;
@@ -22,6 +24,9 @@ use crate::failpoints;
 const PART: usize = 8 * 1024 * 1024;
 /// Parts on their way at once.
 const PARTS_AT_ONCE: usize = 3;
+/// How often a request that failed is sent again, and for how long: someone waits for the answer.
+const RETRIES: usize = 5;
+const RETRY_FOR: Duration = Duration::from_secs(30);
 
 /// How to reach a bucket of an S3-compatible store.
 #[derive(Debug, Clone)]
@@ -64,6 +69,11 @@ impl Remote {
             .with_region(&options.region)
             .with_bucket_name(&options.bucket)
             .with_virtual_hosted_style_request(!options.path_style)
+            .with_retry(RetryConfig {
+                max_retries: RETRIES,
+                retry_timeout: RETRY_FOR,
+                ..RetryConfig::default()
+            })
             .with_client_options(client);
         if let Some(endpoint) = &options.endpoint {
             let text = endpoint.as_str().trim_end_matches('/');

@@ -17,7 +17,7 @@ use super::store::{Part as Stored, Upload, Uploads};
 use crate::names::BucketId;
 use crate::objects::{Metadata as Described, NewObject, limited, sendable};
 use crate::storage::Caller;
-use crate::{Error, Storage};
+use crate::{Error, Storage, failpoints};
 
 /// Parts of an upload, as S3 has it.
 const MOST_PARTS: i32 = 10_000;
@@ -108,6 +108,7 @@ async fn store_part(
             None => error(S3ErrorCode::NoSuchUpload, "The upload was aborted or completed meanwhile"),
         });
     }
+    failpoints::reach("multipart.received");
     Ok(tag)
 }
 
@@ -248,6 +249,7 @@ async fn join(
     if let Err(error) = storage.delete_multipart(&upload).await {
         tracing::warn!(%error, upload = upload.id, "parts of a completed upload stay");
     }
+    failpoints::reach("multipart.completed");
     Ok(CompleteMultipartUploadOutput {
         location: Some(format!("/{}/{}", object.bucket, object.name)),
         bucket: Some(object.bucket.as_str().to_owned()),

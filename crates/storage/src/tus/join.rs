@@ -10,7 +10,7 @@ use crate::blobs::{Content, Version};
 use crate::ledger::Stored;
 use crate::objects::{Metadata, NewObject};
 use crate::storage::Caller;
-use crate::{Error, Storage};
+use crate::{Error, Storage, failpoints};
 
 impl Upload {
     /// What the upload becomes.
@@ -42,6 +42,7 @@ impl Storage {
                 false => Err(Refusal::Locked),
             };
         };
+        failpoints::reach("resumable.claimed");
         let outcome = self.join_as(caller, upload, writer, joined).await;
         if outcome.is_err()
             && let Err(error) = self.release_joining(upload, writer).await
@@ -84,9 +85,12 @@ impl Storage {
         }
         let stored = self.join_blobs(upload, writer, parts).await?;
         self.keep_joining(upload, writer, Some(stored.pending.version())).await?;
+        failpoints::reach("resumable.joined");
         let metadata = Metadata::new(&stored.written, &object.mimetype, &upload.cache_control, None);
         self.commit_upload(caller, &object, &metadata, stored).await?;
-        Ok(self.complete_upload(upload, writer).await?)
+        self.complete_upload(upload, writer).await?;
+        failpoints::reach("resumable.completed");
+        Ok(())
     }
 
     async fn join_blobs(&self, upload: &Upload, writer: i64, parts: Vec<Part>) -> Result<Stored, Refusal> {

@@ -13,7 +13,7 @@ use super::id::UploadId;
 use crate::blobs::Version;
 use crate::ledger::{Pending, Stored};
 use crate::names::{BucketId, ObjectName};
-use crate::{Error, Storage};
+use crate::{Error, Storage, failpoints};
 
 const REASON: ServiceReason = ServiceReason::because(
     "pieces of an upload belong to no user until the whole has a row, which policies decide",
@@ -215,6 +215,7 @@ impl Storage {
             return Err(Refusal::Locked);
         }
         pieces.into_iter().for_each(|piece| Pending::settle(piece.pending));
+        failpoints::reach("resumable.received");
         Ok(unsigned(start))
     }
 

@@ -7,17 +7,23 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use bytes::Bytes;
 use longhouse_storage::Storage;
 use longhouse_storage::check::{CheckOptions, Checked};
 use longhouse_storage::failpoints::POINTS;
 use longhouse_storage::ledger::sweeper::SweepOptions;
+use object_store::ObjectStoreExt;
+use object_store::PutPayload;
+use object_store::multipart::{MultipartStore, PartId};
+use object_store::path::Path;
 use rand::RngExt;
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::harness::{self, As, TestStorage};
+use crate::harness::{self, ANN, ANN_, As, TestStorage};
+use crate::{s3, tus};
 
 const DATABASE: &str = "LONGHOUSE_TEST_DATABASE_URL";
 const FOLDER: &str = "LONGHOUSE_TEST_FOLDER";
@@ -82,6 +88,15 @@ impl Victim {
     async fn send(&self, method: Method, path: &str, upsert: bool, body: Vec<u8>) -> Option<u16> {
         let request = self.client.request(method, format!("{}{path}", self.base)).bearer_auth("service");
         let request = request.header("x-upsert", upsert.to_string()).body(body);
+        request.send().await.ok().map(|response| response.status().as_u16())
+    }
+
+    /// One piece of an upload by TUS that another server began.
+    async fn piece(&self, url: &str, offset: usize, body: Vec<u8>) -> Option<u16> {
+        let (_, path) = url.split_once("/storage/v1").unwrap();
+        let request = self.client.patch(format!("{}{path}", self.base)).bearer_auth(ANN);
+        let request = request.header("tus-resumable", "1.0.0").header("content-type", tus::STREAM);
+        let request = request.header("upload-offset", offset).body(body);
         request.send().await.ok().map(|response| response.status().as_u16())
     }
 
@@ -177,6 +192,117 @@ async fn dying_while_overwriting() {
         assert_eq!(content(&app, &path).await.unwrap(), expected, "{point}");
         all_is_well(&app, point).await;
         assert_eq!(content(&app, &path).await.unwrap(), expected, "{point}");
+    }
+}
+
+/// Points with the times that they are passed before an upload is whole: by its last piece, then by their joining.
+fn twice(prefixes: &[&str]) -> Vec<String> {
+    let once = ["upload.committed", "resumable.", "multipart."];
+    let points = points(prefixes).into_iter();
+    points
+        .flat_map(|point| match once.iter().any(|once| point.starts_with(once)) {
+            true => vec![point.to_owned()],
+            false => vec![point.to_owned(), format!("{point}#2")],
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn dying_while_joining_pieces() {
+    serve_if_child().await;
+    let app = started().await;
+    let whole = [large(b'1'), large(b'2')].concat();
+    for point in twice(&["upload.", "resumable."]) {
+        for resumed in [true, false] {
+            let name = format!("{}.{resumed}", point.replace('#', "-"));
+            let path = format!("files/{}", tus::own(&name));
+            let url = app.begun(&name, whole.len()).await;
+            assert_eq!(app.patch(ANN_, &url, 0, large(b'1')).await.status(), 204);
+            let victim = Victim::start(&app, "dying_while_joining_pieces", &point).await;
+            assert_eq!(victim.piece(&url, 1_500_000, large(b'2')).await, None, "{point}");
+            victim.died().await;
+            // The dead server's claim on the pieces runs out.
+            let expire = "update storage.resumable_uploads set joining_until = now() - interval '1 second' where joining_until is not null";
+            app.owner.batch_execute(expire).await.unwrap();
+            let committed = ["upload.committed", "resumable.completed"].contains(&point.as_str());
+            assert_eq!(content(&app, &path).await, committed.then(|| whole.clone()), "{point}: whole or not");
+            if resumed {
+                let offset = app.offset(&url).await.unwrap() as usize;
+                let joined = point.ends_with("#2") || point.starts_with("resumable") || committed;
+                assert_eq!(offset, if joined { 3_000_000 } else { 1_500_000 }, "{point}");
+                if !joined {
+                    assert_eq!(app.patch(ANN_, &url, offset, large(b'2')).await.status(), 204, "{point}");
+                }
+            } else {
+                let given_up = app.tus(ANN_, "DELETE", &url).send().await.unwrap().status();
+                assert_eq!(given_up, if point == "resumable.completed" { 400 } else { 204 }, "{point}");
+            }
+            all_is_well(&app, &point).await;
+            let expected = (resumed || committed).then(|| whole.clone());
+            assert_eq!(content(&app, &path).await, expected, "{point}, resumed: {resumed}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn dying_while_completing_a_multipart_upload() {
+    serve_if_child().await;
+    let app = started().await;
+    let store = app.operator("files");
+    let part = |letter| PutPayload::from(Bytes::from(large(letter)));
+    let whole = [large(b'1'), large(b'2')].concat();
+    for point in twice(&["upload.", "multipart.completed"]) {
+        // Asked once for the upload and once for the object; the bytes are joined once.
+        if point.ends_with("#2") && point != "upload.checked#2" {
+            continue;
+        }
+        let path = Path::from(point.replace('#', "-"));
+        let id = store.create_multipart(&path).await.unwrap();
+        let mut parts = Vec::new();
+        for (index, letter) in [b'1', b'2'].into_iter().enumerate() {
+            parts.push(store.put_part(&path, &id, index, part(letter)).await.unwrap());
+        }
+        let victim = Victim::start(&app, "dying_while_completing_a_multipart_upload", &point).await;
+        let elsewhere = s3::operator_at(&victim.base, "files");
+        assert!(elsewhere.complete_multipart(&path, &id, parts.clone()).await.is_err(), "{point}");
+        victim.died().await;
+        let committed = ["upload.committed", "multipart.completed"].contains(&point.as_str());
+        let found = content(&app, &format!("files/{path}")).await;
+        assert_eq!(found, committed.then(|| whole.clone()), "{point}: whole or not");
+        // As a client does that got no answer.
+        let again = store.complete_multipart(&path, &id, parts).await;
+        assert_eq!(again.is_ok(), point != "multipart.completed", "{point}: {again:?}");
+        all_is_well(&app, &point).await;
+        assert_eq!(content(&app, &format!("files/{path}")).await, Some(whole.clone()), "{point}");
+    }
+}
+
+#[tokio::test]
+async fn dying_while_receiving_a_part() {
+    serve_if_child().await;
+    let app = started().await;
+    let store = app.operator("files");
+    let part = |letter| PutPayload::from(Bytes::from(large(letter)));
+    for (index, point) in points(&["upload.", "multipart.received"]).into_iter().enumerate() {
+        if point == "upload.committed" {
+            continue;
+        }
+        let path = Path::from(point);
+        let id = store.create_multipart(&path).await.unwrap();
+        // Sent before, it is replaced or it stays.
+        store.put_part(&path, &id, 0, part(b'o')).await.unwrap();
+        let victim = Victim::start(&app, "dying_while_receiving_a_part", point).await;
+        let elsewhere = s3::operator_at(&victim.base, "files");
+        assert!(elsewhere.put_part(&path, &id, 0, part(b'n')).await.is_err(), "{point}");
+        victim.died().await;
+        if index % 2 == 0 {
+            store.abort_multipart(&path, &id).await.unwrap();
+        } else {
+            let PartId { content_id } = store.put_part(&path, &id, 0, part(b'n')).await.unwrap();
+            store.complete_multipart(&path, &id, vec![PartId { content_id }]).await.unwrap();
+            assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), large(b'n'), "{point}");
+        }
+        all_is_well(&app, point).await;
     }
 }
 

@@ -11,6 +11,7 @@ use longhouse_database::cluster::Login;
 use longhouse_database::testing::{TemplateDatabase, TestCluster, TestDatabase};
 use longhouse_database::{Claims, Database, DatabaseOptions, bootstrap, connect_client};
 use longhouse_server::{Drain, Listener, Stack, serve};
+use longhouse_storage::blobs::Blobs;
 use longhouse_storage::blobs::local::Local;
 use longhouse_storage::ledger::sweeper::{SweepOptions, Swept};
 use longhouse_storage::signing::SigningKey;
@@ -97,15 +98,27 @@ pub(crate) async fn storage(authenticator_url: &SecretString, folder: PathBuf) -
     patient_storage(authenticator_url, folder, IDLE).await
 }
 
+async fn local(folder: &std::path::Path) -> Arc<dyn Blobs> {
+    Arc::new(Local::open(folder).await.unwrap())
+}
+
 /// The same, which waits so long for the next piece of an upload.
 pub(crate) async fn patient_storage(
     authenticator_url: &SecretString,
     folder: PathBuf,
     idle_timeout: Duration,
 ) -> Storage {
+    storage_over(authenticator_url, local(&folder).await, idle_timeout).await
+}
+
+async fn storage_over(
+    authenticator_url: &SecretString,
+    blobs: Arc<dyn Blobs>,
+    idle_timeout: Duration,
+) -> Storage {
     Storage::new(Options {
         database: Database::connect(&options(authenticator_url)).await.unwrap(),
-        blobs: Arc::new(Local::open(&folder).await.unwrap()),
+        blobs,
         authenticate: Arc::new(|headers| {
             let Some(value) = headers.get("authorization") else { return Ok(None) };
             match value.to_str().unwrap().trim_start_matches("Bearer ") {
@@ -142,9 +155,19 @@ pub(crate) async fn served(storage: &Storage) -> (SocketAddr, Drain) {
 
 impl TestStorage {
     pub(crate) async fn start() -> Self {
-        let test_database = database().await;
         let folder = tempfile::tempdir().unwrap();
-        let storage = storage(&test_database.authenticator_url, folder.path().into()).await;
+        let blobs = local(folder.path()).await;
+        Self::with(folder, blobs).await
+    }
+
+    /// A service whose bytes are elsewhere.
+    pub(crate) async fn over(blobs: Arc<dyn Blobs>) -> Self {
+        Self::with(tempfile::tempdir().unwrap(), blobs).await
+    }
+
+    async fn with(folder: TempDir, blobs: Arc<dyn Blobs>) -> Self {
+        let test_database = database().await;
+        let storage = storage_over(&test_database.authenticator_url, blobs, IDLE).await;
         let (address, drain) = served(&storage).await;
         let owner = connect_client(&options(&test_database.owner_url)).await.unwrap();
         let database_url = test_database.authenticator_url.clone();
@@ -230,6 +253,13 @@ impl TestStorage {
     pub(crate) async fn count(&self, table: &str) -> i64 {
         let sql = format!("select count(*) from storage.{table}");
         self.owner.query_one(&sql, &[]).await.unwrap().get(0)
+    }
+}
+
+impl TestStorage {
+    /// Answers no more.
+    pub(crate) fn stop(&self) {
+        self.drain.stop();
     }
 }
 

@@ -10,6 +10,7 @@ mod ledger;
 mod listing;
 mod refusals;
 mod relocating;
+mod remote;
 mod s3;
 mod signing;
 mod transform;

@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::harness::{ANN, ANN_, As, BOB, TestStorage};
 
-const OPERATOR: (&str, &str) = ("operator", "an operator's secret");
+pub(crate) const OPERATOR: (&str, &str) = ("operator", "an operator's secret");
 /// Public, as a project's anon key is.
 const ANON: &str = "anon";
 
@@ -34,17 +34,11 @@ pub(crate) fn keys() -> S3Keys {
 
 impl TestStorage {
     fn s3(&self, bucket: &str) -> AmazonS3Builder {
-        AmazonS3Builder::new()
-            .with_endpoint(self.url("/s3"))
-            .with_allow_http(true)
-            .with_region("anywhere")
-            .with_bucket_name(bucket)
-            .with_retry(object_store::RetryConfig { max_retries: 0, ..Default::default() })
+        client_of(&self.url(""), bucket)
     }
 
-    fn operator(&self, bucket: &str) -> AmazonS3 {
-        let (id, secret) = OPERATOR;
-        self.s3(bucket).with_access_key_id(id).with_secret_access_key(secret).build().unwrap()
+    pub(crate) fn operator(&self, bucket: &str) -> AmazonS3 {
+        operator_at(&self.url(""), bucket)
     }
 
     /// A session as Supabase has it: the project as id, its anon key as secret, a user's token.
@@ -52,6 +46,21 @@ impl TestStorage {
         let builder = self.s3(bucket).with_access_key_id("project").with_secret_access_key(ANON);
         builder.with_token(token).build().unwrap()
     }
+}
+
+/// A client of the service at an address.
+fn client_of(base: &str, bucket: &str) -> AmazonS3Builder {
+    AmazonS3Builder::new()
+        .with_endpoint(format!("{base}/s3"))
+        .with_allow_http(true)
+        .with_region("anywhere")
+        .with_bucket_name(bucket)
+        .with_retry(object_store::RetryConfig { max_retries: 0, ..Default::default() })
+}
+
+pub(crate) fn operator_at(base: &str, bucket: &str) -> AmazonS3 {
+    let (id, secret) = OPERATOR;
+    client_of(base, bucket).with_access_key_id(id).with_secret_access_key(secret).build().unwrap()
 }
 
 async fn names(store: &AmazonS3, prefix: &str) -> Vec<String> {

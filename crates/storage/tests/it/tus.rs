@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use crate::harness::{ANN, ANN_, As, BOB, BOB_, TestStorage, patient_storage, served, storage};
 
-const STREAM: &str = "application/offset+octet-stream";
+pub(crate) const STREAM: &str = "application/offset+octet-stream";
 
 fn metadata(bucket: &str, name: &str) -> String {
     let pairs =
@@ -24,12 +24,12 @@ fn metadata(bucket: &str, name: &str) -> String {
     pairs.join(",")
 }
 
-fn own(name: &str) -> String {
+pub(crate) fn own(name: &str) -> String {
     format!("{ANN}/{name}")
 }
 
 impl TestStorage {
-    fn tus(&self, who: As, method: &str, url: &str) -> RequestBuilder {
+    pub(crate) fn tus(&self, who: As, method: &str, url: &str) -> RequestBuilder {
         let path = url.split_once("/storage/v1").map_or(url, |(_, path)| path);
         let request = self.request(who, Method::from_bytes(method.as_bytes()).unwrap(), path);
         request.header("tus-resumable", "1.0.0")
@@ -41,19 +41,25 @@ impl TestStorage {
     }
 
     /// Begins an upload of ann's own and returns its URL.
-    async fn begun(&self, name: &str, length: usize) -> String {
+    pub(crate) async fn begun(&self, name: &str, length: usize) -> String {
         let response = self.begin(ANN_, "files", &own(name), length).await;
         assert_eq!(response.status(), 201);
         response.headers()["location"].to_str().unwrap().to_owned()
     }
 
-    async fn patch(&self, who: As, url: &str, offset: usize, body: impl Into<reqwest::Body>) -> Response {
+    pub(crate) async fn patch(
+        &self,
+        who: As,
+        url: &str,
+        offset: usize,
+        body: impl Into<reqwest::Body>,
+    ) -> Response {
         let request =
             self.tus(who, "PATCH", url).header("content-type", STREAM).header("upload-offset", offset);
         request.body(body).send().await.unwrap()
     }
 
-    async fn offset(&self, url: &str) -> Result<u64, u16> {
+    pub(crate) async fn offset(&self, url: &str) -> Result<u64, u16> {
         let response = self.tus(ANN_, "HEAD", url).send().await.unwrap();
         assert_eq!(response.headers()["cache-control"], "no-store");
         match response.status().as_u16() {
