@@ -58,7 +58,6 @@ pub(crate) fn router(
     if let Some(storage) = storage {
         router = router.nest(storage_v1::PATH, storage.router());
     }
-    let router = router.layer(from_fn_with_state(verifier.clone(), refresh_keys));
     let mut stack = Stack::new(&config.server).streaming(storage_v1::PATH);
     for probe in PROBES {
         stack = stack.probe(probe);
@@ -66,7 +65,7 @@ pub(crate) fn router(
     for webhook in Applications::webhooks() {
         stack = stack.webhook(webhook);
     }
-    stack.apply(router)
+    stack.apply_with(router, from_fn_with_state(verifier.clone(), refresh_keys))
 }
 
 /// The routes that are described without a running server: what `longhouse openapi` prints.

@@ -119,7 +119,7 @@ impl RestApi {
 
     /// The API as a router, to be served alone or nested: it sees paths relative to where it is nested.
     pub fn router(self) -> Router {
-        Router::new().fallback(serve).with_state(self)
+        Router::new().fallback(serve).with_state(Arc::new(self))
     }
 
     /// Answers one request, whose path is relative to the API's root.
@@ -245,7 +245,7 @@ fn refuse(error: &Error, authenticated: bool, config: &RestConfig) -> Response {
     response
 }
 
-async fn serve(State(api): State<RestApi>, request: Request<Body>) -> Response {
+async fn serve(State(api): State<Arc<RestApi>>, request: Request<Body>) -> Response {
     let is_head = request.method() == Method::HEAD;
     let mut response = api.handle(request).await;
     if is_head {

@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,12 +11,15 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::routing::Route;
 use http::header::{
     ACCEPT_RANGES, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH,
     CONTENT_LOCATION, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LOCATION, REFERRER_POLICY,
     RETRY_AFTER, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use tower::layer::util::Identity;
+use tower::{Layer, Service, ServiceBuilder};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use tracing::Instrument;
@@ -90,6 +94,18 @@ impl Stack {
     /// Wraps every route of the router, and answers unknown paths and methods in JSON. Call it last: routes
     /// added afterwards are not covered.
     pub fn apply<S: Clone + Send + Sync + 'static>(self, router: Router<S>) -> Router<S> {
+        self.apply_with(router, Identity::new())
+    }
+
+    /// As [`Self::apply`], with a layer of the caller's own innermost.
+    pub fn apply_with<S, L>(self, router: Router<S>, inner: L) -> Router<S>
+    where
+        S: Clone + Send + Sync + 'static,
+        L: Layer<Route> + Clone + Send + Sync + 'static,
+        L::Service: Service<Request, Error = Infallible> + Clone + Send + Sync + 'static,
+        <L::Service as Service<Request>>::Response: IntoResponse + 'static,
+        <L::Service as Service<Request>>::Future: Send + 'static,
+    {
         let settings = &self.settings;
         let shared = Arc::new(Shared {
             edge: Edge::new(settings),
@@ -101,14 +117,18 @@ impl Stack {
             request_timeout: settings.request_timeout,
             https: settings.public_url.as_ref().is_some_and(|url| url.scheme() == "https"),
         });
+        // One layer to axum, which boxes a route, and copies it for each request, once per layer.
+        let layers = ServiceBuilder::new()
+            .layer(from_fn_with_state(Arc::clone(&shared), observe))
+            .layer(cors(&settings.cors_origins))
+            .layer(CatchPanicLayer::custom(panicked))
+            .layer(from_fn_with_state(shared, bounds))
+            .layer(axum::extract::DefaultBodyLimit::disable())
+            .layer(inner);
         router
             .fallback(|| async { ApiError::not_found() })
             .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
-            .layer(axum::extract::DefaultBodyLimit::disable())
-            .layer(from_fn_with_state(Arc::clone(&shared), bounds))
-            .layer(CatchPanicLayer::custom(panicked))
-            .layer(cors(&settings.cors_origins))
-            .layer(from_fn_with_state(shared, observe))
+            .layer(layers)
     }
 }
 
