@@ -32,7 +32,7 @@ pub(crate) struct Site {
 impl Site {
     /// Starts the server on a new folder and makes the buckets.
     pub(crate) fn start(program: &Path, log: &Path) -> Result<Self, Error> {
-        let home = Home::new(program, log)?.with("LONGHOUSE_STORAGE__FILE_SIZE_LIMIT", "1TB");
+        let home = Home::new(program, log)?.with("LONGHOUSE_STORAGE__FILE_SIZE_LIMIT", 1_000_000_000_000_u64);
         let server = home.start()?;
         let migrations = home.data().join("bench-migrations");
         fs::create_dir_all(&migrations)?;
