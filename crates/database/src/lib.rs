@@ -13,6 +13,6 @@ pub use claims::Claims;
 pub use identifier::{push_ident, quote_ident};
 pub use pool::{
     Acting, Database, DatabaseOptions, End, Error, Lifetimes, RoleTransaction, ServiceReason, Step, batch,
-    connect_client, connect_listening,
+    connect_client, connect_listening, replication,
 };
 pub use tokio_postgres;

@@ -44,7 +44,7 @@ const PARTS: &[Part] = &[
     Part { name: "auth_rights", version: 2, sql: include_str!("sql/auth_rights.sql"), hosted: false },
     Part { name: "auth_service", version: 1, sql: include_str!("sql/auth_service.sql"), hosted: false },
     Part { name: "storage", version: 2, sql: include_str!("sql/storage.sql"), hosted: false },
-    Part { name: "realtime", version: 1, sql: include_str!("sql/realtime.sql"), hosted: false },
+    Part { name: "realtime", version: 2, sql: include_str!("sql/realtime.sql"), hosted: false },
     Part { name: "rest", version: 1, sql: include_str!("sql/rest.sql"), hosted: false },
 ];
 

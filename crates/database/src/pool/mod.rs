@@ -9,6 +9,11 @@ mod requests;
 mod tls;
 mod wire;
 
+/// Logical replication.
+pub mod replication {
+    pub use super::wire::{Message, Replication, ReplicationStream};
+}
+
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;

@@ -81,7 +81,10 @@ async fn an_empty_database_becomes_a_supabase_project_and_the_second_time_nothin
     );
     // pgcrypto is on the search path, as seeds expect.
     assert_eq!(text(&owner, "select (crypt('pw', gen_salt('bf')) <> '')::text").await, "true");
-    assert_eq!(text(&owner, "select pubname::text from pg_publication").await, "supabase_realtime");
+    assert_eq!(
+        text(&owner, "select string_agg(pubname, ' ' order by pubname) from pg_publication").await,
+        "supabase_realtime supabase_realtime_messages_publication"
+    );
 }
 
 #[tokio::test]

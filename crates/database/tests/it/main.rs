@@ -6,3 +6,4 @@ mod bootstrap;
 mod cluster;
 mod migrations;
 mod pool;
+mod realtime;

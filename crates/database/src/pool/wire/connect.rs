@@ -15,6 +15,16 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::super::{Error, with_sources};
 use super::Wire;
+use super::introduce::Introduced;
+
+/// What a connection is for, which Postgres wants to know at its beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// SQL.
+    Statements,
+    /// Logical replication, and SQL by simple queries.
+    Replication,
+}
 
 /// Asks a server to speak TLS; its answer is one byte.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
@@ -39,17 +49,22 @@ impl Connector {
 
     /// Connects and logs in: to the first host that lets us.
     pub(in super::super) async fn connect(&self) -> Result<Wire, Error> {
+        Ok(Wire::new(self.open(Purpose::Statements).await?))
+    }
+
+    /// As [`Self::connect`], for whoever speaks with Postgres by himself.
+    pub(super) async fn open(&self, purpose: Purpose) -> Result<Box<dyn Transport>, Error> {
         let hosts = self.config.get_hosts();
         let mut failure = Error::Unavailable("the database URL names no host".into());
         let count = hosts.len().max(self.config.get_hostaddrs().len());
         for index in 0..count {
-            let attempt = self.connect_to(index);
+            let attempt = self.connect_to(index, purpose);
             let limited = match self.config.get_connect_timeout() {
                 Some(limit) if *limit > Duration::ZERO => tokio::time::timeout(*limit, attempt).await,
                 _ => Ok(attempt.await),
             };
             match limited {
-                Ok(Ok(wire)) => return Ok(wire),
+                Ok(Ok(transport)) => return Ok(transport),
                 Ok(Err(error)) => failure = error,
                 Err(_) => failure = Error::Unavailable("no answer within the time limit".into()),
             }
@@ -57,30 +72,30 @@ impl Connector {
         Err(failure)
     }
 
-    async fn connect_to(&self, index: usize) -> Result<Wire, Error> {
+    async fn connect_to(&self, index: usize, purpose: Purpose) -> Result<Box<dyn Transport>, Error> {
         let ports = self.config.get_ports();
         let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
         let host = self.config.get_hosts().get(index);
         let address = self.config.get_hostaddrs().get(index);
-        let mut wire = match (host, address) {
+        let transport = match (host, address) {
             #[cfg(unix)]
             (Some(Host::Unix(folder)), _) => {
                 let path = folder.join(format!(".s.PGSQL.{port}"));
                 let mut stream = tokio::net::UnixStream::connect(path).await.map_err(unreachable)?;
-                login(&self.config, &mut stream, NoTls, SslMode::Disable).await?;
-                Wire::new(Box::new(stream))
+                login(&self.config, &mut stream, NoTls, SslMode::Disable, purpose).await?;
+                Box::new(stream) as Box<dyn Transport>
             }
             (Some(Host::Tcp(name)), None) => {
                 let stream = TcpStream::connect((name.as_str(), port)).await.map_err(unreachable)?;
-                self.over_tcp(stream, name).await?
+                self.over_tcp(stream, name, purpose).await?
             }
             (Some(Host::Tcp(name)), Some(address)) => {
                 let stream = TcpStream::connect((*address, port)).await.map_err(unreachable)?;
-                self.over_tcp(stream, name).await?
+                self.over_tcp(stream, name, purpose).await?
             }
             (None, Some(address)) => {
                 let stream = TcpStream::connect((*address, port)).await.map_err(unreachable)?;
-                self.over_tcp(stream, &address.to_string()).await?
+                self.over_tcp(stream, &address.to_string(), purpose).await?
             }
             (None, None) => return Err(Error::Unavailable("the database URL names no host".into())),
         };
@@ -89,17 +104,22 @@ impl Connector {
             TargetSessionAttrs::ReadOnly => Some(true),
             _ => None,
         };
-        if let Some(read_only) = wanted
-            && wire.is_read_only().await? != read_only
-        {
+        let Some(read_only) = wanted.filter(|_| purpose == Purpose::Statements) else { return Ok(transport) };
+        let mut wire = Wire::new(transport);
+        if wire.is_read_only().await? != read_only {
             return Err(Error::Unavailable(
                 "the server is not of the kind that target_session_attrs asks for".into(),
             ));
         }
-        Ok(wire)
+        Ok(wire.into_transport())
     }
 
-    async fn over_tcp(&self, mut stream: TcpStream, host: &str) -> Result<Wire, Error> {
+    async fn over_tcp(
+        &self,
+        mut stream: TcpStream,
+        host: &str,
+        purpose: Purpose,
+    ) -> Result<Box<dyn Transport>, Error> {
         stream.set_nodelay(true).map_err(unreachable)?;
         if self.config.get_keepalives() {
             keep_alive(&stream, &self.config).map_err(unreachable)?;
@@ -117,28 +137,34 @@ impl Connector {
             if mode == SslMode::Require {
                 return Err(Error::Tls("the server does not offer TLS, which sslmode demands".into()));
             }
-            login(&self.config, &mut stream, NoTls, SslMode::Disable).await?;
-            return Ok(Wire::new(Box::new(stream)));
+            login(&self.config, &mut stream, NoTls, SslMode::Disable, purpose).await?;
+            return Ok(Box::new(stream));
         }
         let mut connector = self.tls.clone();
         let connect = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut connector, host)
             .map_err(|error| Error::Tls(with_sources(&error)))?;
         let mut stream = connect.connect(stream).await.map_err(|error| Error::Tls(with_sources(&error)))?;
-        login(&self.config, Encrypted(&mut stream), Already, SslMode::Require).await?;
-        Ok(Wire::new(Box::new(stream)))
+        login(&self.config, Encrypted(&mut stream), Already, SslMode::Require, purpose).await?;
+        Ok(Box::new(stream))
     }
 }
 
 /// Logs in. Nothing is in flight when it is done: Postgres says that it is ready and waits.
-async fn login<S, T>(config: &Config, stream: S, tls: T, mode: SslMode) -> Result<(), Error>
+async fn login<S, T>(
+    config: &Config,
+    stream: S,
+    tls: T,
+    mode: SslMode,
+    purpose: Purpose,
+) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
-    T: TlsConnect<S>,
+    T: TlsConnect<Introduced<S>>,
 {
     let mut config = config.clone();
     // A connection that is encrypted already takes the `TlsConnect` at its word at once.
     config.ssl_mode(mode).ssl_negotiation(SslNegotiation::Direct);
-    match config.connect_raw(stream, tls).await {
+    match config.connect_raw(Introduced::new(stream, purpose), tls).await {
         Ok(_) => Ok(()),
         Err(error) => Err(Error::Unavailable(match error.as_db_error() {
             Some(_) => super::super::describe(&error),
@@ -202,12 +228,12 @@ impl TlsStream for Encrypted<'_> {
 /// There is nothing left to do to encrypt such a stream.
 struct Already;
 
-impl<'a> TlsConnect<Encrypted<'a>> for Already {
-    type Stream = Encrypted<'a>;
+impl<'a> TlsConnect<Introduced<Encrypted<'a>>> for Already {
+    type Stream = Introduced<Encrypted<'a>>;
     type Error = std::convert::Infallible;
-    type Future = Ready<Result<Encrypted<'a>, Self::Error>>;
+    type Future = Ready<Result<Introduced<Encrypted<'a>>, Self::Error>>;
 
-    fn connect(self, stream: Encrypted<'a>) -> Self::Future {
+    fn connect(self, stream: Introduced<Encrypted<'a>>) -> Self::Future {
         ready(Ok(stream))
     }
 }

@@ -4,7 +4,9 @@
 //! switches between tasks.
 
 mod connect;
+mod introduce;
 mod message;
+mod replication;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ pub(super) use connect::Connector;
 use connect::Transport;
 use message::HEADER;
 pub use message::{Param, Refusal, Row};
+pub use replication::{Message, Replication, ReplicationStream};
 
 use super::{Error, MOST_PREPARED};
 
@@ -103,6 +106,10 @@ impl Wire {
             born: Instant::now(),
             idle: true,
         }
+    }
+
+    fn into_transport(self) -> Box<dyn Transport> {
+        self.transport
     }
 
     pub(super) fn born(&self) -> Instant {
