@@ -94,7 +94,8 @@ async fn partitions_are_made_ahead_and_dropped_after_three_days() {
     let owner = connect(&database.owner_url).await;
     let days = "select string_agg(((regexp_match(c.relname, '\\d.*'))[1]::text), ' ' order by relname)
                 from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'realtime.messages'::regclass";
-    let expected = "select string_agg(to_char((now() at time zone 'utc')::date + i, 'YYYY_MM_DD'), ' ' order by i)
+    let expected =
+        "select string_agg(to_char((now() at time zone 'utc')::date + i, 'YYYY_MM_DD'), ' ' order by i)
                     from generate_series(-1, 3) i";
     assert_eq!(text(&owner, days).await, text(&owner, expected).await);
     owner

@@ -1,5 +1,22 @@
 //! The database's changes, each for those who may see it.
 
+mod ask;
+mod batch;
+mod catalog;
+mod compile;
+mod filter;
+mod identity;
+mod leader;
+mod messages;
+mod payload;
+mod pgoutput;
+mod policy;
+mod registry;
+mod router;
+mod service;
+mod slot;
+mod values;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -7,6 +24,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use longhouse_database::Claims;
 use serde::Deserialize;
+
+pub use messages::{KEPT, MOST_REPLAYED, replay};
+pub use service::{Changes, ChangesOptions};
 
 /// One binding of one channel of one socket to changes. Made by the channel, unique in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -150,13 +150,7 @@ impl Connector {
 }
 
 /// Logs in. Nothing is in flight when it is done: Postgres says that it is ready and waits.
-async fn login<S, T>(
-    config: &Config,
-    stream: S,
-    tls: T,
-    mode: SslMode,
-    purpose: Purpose,
-) -> Result<(), Error>
+async fn login<S, T>(config: &Config, stream: S, tls: T, mode: SslMode, purpose: Purpose) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     T: TlsConnect<Introduced<S>>,

@@ -53,8 +53,8 @@ impl Replication {
         let own = config.get_options().map(|own| format!("{own} {SETTINGS}"));
         config.options(own.unwrap_or_else(|| SETTINGS.to_owned()));
         config.keepalives(true).keepalives_idle(Duration::from_secs(30));
-        let opened =
-            tokio::time::timeout(options.pool_timeout, Connector::new(config, tls).open(Purpose::Replication));
+        let connector = Connector::new(config, tls);
+        let opened = tokio::time::timeout(options.pool_timeout, connector.open(Purpose::Replication));
         let transport = opened.await.map_err(|_| Error::Busy("opening one took too long".into()))??;
         let buffer = || BytesMut::with_capacity(BUFFER);
         Ok(Self { link: Link { transport, incoming: buffer(), outgoing: buffer(), skip: 0 } })
