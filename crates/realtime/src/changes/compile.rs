@@ -74,7 +74,8 @@ pub(super) async fn compile(
                 "select $1::text where (''::text {operator} $1::text) is not null or (null::{of} {operator} ($1::text)::{of})"
             )
         }
-        _ => format!("select ($1::text)::{of}::text"),
+        // As in rows: a cast to text would write booleans in another way.
+        _ => format!("select pg_catalog.format('%s', ($1::text)::{of})"),
     };
     let rows = database
         .as_role(claims)

@@ -110,6 +110,8 @@ enum End {
     Stopped,
     /// Another server reads.
     Busy,
+    /// Something has changed meanwhile: look again.
+    Again,
     Failed(SlotError),
     /// The slot holds back too much, or cannot be read from any more.
     Discard(String),
@@ -135,6 +137,7 @@ impl Leader {
                     self.state.send_replace(State::Following);
                     TRY_EVERY
                 }
+                End::Again => PAUSES.0,
                 End::Discard(why) => {
                     discard = Some(why);
                     pause
@@ -206,7 +209,7 @@ impl Leader {
             return End::Failed(error);
         }
         if state.active {
-            return End::Busy;
+            return if state.ready { End::Busy } else { End::Again };
         }
         #[expect(clippy::cast_precision_loss, reason = "a metric")]
         metrics::gauge!("realtime_changes_lag_bytes").set(state.lag as f64);
@@ -217,7 +220,7 @@ impl Leader {
         let opened = Slot::open(&self.options, &state, &self.publication, discard.is_some()).await;
         let slot = match opened {
             Ok(Some(slot)) => slot,
-            Ok(None) => return End::Busy,
+            Ok(None) => return End::Again,
             Err(error) => return End::Failed(error),
         };
         let why = match (&discard, slot.fresh) {
@@ -231,7 +234,7 @@ impl Leader {
         let epoch = slot.epoch;
         let stream = match slot.start().await {
             Ok(Some(stream)) => stream,
-            Ok(None) => return End::Busy,
+            Ok(None) => return End::Again,
             Err(error) => return End::Failed(error),
         };
         if let Some(why) = why {

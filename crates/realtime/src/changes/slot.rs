@@ -52,6 +52,8 @@ pub(super) struct SlotState {
     pub(super) exists: bool,
     /// Somebody reads from it.
     pub(super) active: bool,
+    /// It tells of whatever is committed from now on; not yet while it is being made.
+    pub(super) ready: bool,
     /// The database has given up keeping what it needs.
     pub(super) lost: bool,
     /// Bytes of log that it holds back.
@@ -71,7 +73,8 @@ impl SlotState {
               coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), s.confirmed_flush_lsn), 0)::int8,
               current_setting('wal_level'),
               coalesce((select setting::int8 from pg_settings where name = 'max_slot_wal_keep_size'), -1) >= 0,
-              array(select pubname::text from pg_publication where pubname = any ($1))
+              array(select pubname::text from pg_publication where pubname = any ($1)),
+              s.confirmed_flush_lsn is not null
             from pg_database d
             left join pg_replication_slots s on s.slot_name = 'longhouse_realtime_' || d.oid
             where d.datname = current_database()";
@@ -87,6 +90,7 @@ impl SlotState {
             wal_level: row.get(5),
             bounded: row.get(6),
             publications: row.get(7),
+            ready: row.get(8),
         }))
     }
 
@@ -113,7 +117,7 @@ pub(super) struct Slot {
 
 impl Slot {
     /// Connects, and makes what is missing. None: another server reads from the slot. `discard`: begin anew, whatever
-    /// the slot holds.
+    /// the slot holds. (Commands of replication, unlike SQL, must be in capitals.)
     pub(super) async fn open(
         options: &DatabaseOptions,
         state: &SlotState,
@@ -129,12 +133,12 @@ impl Slot {
             }
             publications.push(publication.to_owned());
         }
-        let system = link.query("identify_system").await.map_err(explain)?;
+        let system = link.query("IDENTIFY_SYSTEM").await.map_err(explain)?;
         let field = |index: usize| system.first().and_then(|row| row.get(index)?.clone()).unwrap_or_default();
         let epoch = hash(&[&field(0), &field(1), &state.name]);
         let name = quote_ident(&state.name);
         if state.exists && (discard || state.lost) {
-            match link.query(&format!("drop_replication_slot {name}")).await {
+            match link.query(&format!("DROP_REPLICATION_SLOT {name}")).await {
                 Ok(_) => {}
                 Err(error) if error.sql_state() == Some(&SqlState::OBJECT_IN_USE) => return Ok(None),
                 Err(error) if error.sql_state() == Some(&SqlState::UNDEFINED_OBJECT) => {}
@@ -145,9 +149,9 @@ impl Slot {
         if fresh {
             // Without a bound a slot that nobody reads from fills the disk. Such a server gets one that ends with the
             // connection.
-            let temporary = if state.bounded { "" } else { "temporary " };
+            let temporary = if state.bounded { "" } else { "TEMPORARY " };
             let create =
-                format!("create_replication_slot {name} {temporary}logical pgoutput noexport_snapshot");
+                format!("CREATE_REPLICATION_SLOT {name} {temporary}LOGICAL pgoutput NOEXPORT_SNAPSHOT");
             match link.query(&create).await {
                 Ok(_) => {}
                 Err(error) if error.sql_state() == Some(&SqlState::DUPLICATE_OBJECT) => return Ok(None),
@@ -168,7 +172,7 @@ impl Slot {
         let publications: Vec<_> = self.publications.iter().map(|name| quote_ident(name)).collect();
         let publications = publications.join(",").replace('\'', "''");
         let command = format!(
-            "start_replication slot {} logical 0/0 (proto_version '1', publication_names '{publications}')",
+            "START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version '1', publication_names '{publications}')",
             self.name
         );
         match self.link.start(&command).await {

@@ -60,7 +60,7 @@ async fn whoever_joins_a_channel_hears_the_database_without_following_any_table(
     let project = TestProject::create().await;
     let server = project.server().await;
     server.changes.attend();
-    let sql = "select coalesce((select active from pg_replication_slots where database = current_database()), false)::text";
+    let sql = "select coalesce((select active and confirmed_flush_lsn is not null from pg_replication_slots where database = current_database()), false)::text";
     while project.text(sql).await != "true" {
         tokio::task::yield_now().await;
     }

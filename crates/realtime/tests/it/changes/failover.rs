@@ -190,7 +190,7 @@ async fn a_database_that_does_not_log_enough_says_what_to_set() {
         recorder,
     );
     admin
-        .batch_execute("create table notes (id int); create publication supabase_realtime for table notes")
+        .batch_execute("create table notes (id int); grant select on notes to anon; create publication supabase_realtime for table notes")
         .await
         .unwrap();
     let wanted = serde_json::from_value(json!({"table": "notes"})).unwrap();

@@ -64,7 +64,7 @@ async fn values_have_the_types_that_json_has() {
     project.sql("set timezone = 'UTC'").await;
     let expected = project.text("select to_jsonb(k)::text from kinds k").await;
     assert_eq!(*record, serde_json::from_str::<serde_json::Value>(&expected).unwrap());
-    project.sql(&format!("insert into kinds (id) values (2)")).await;
+    project.sql("insert into kinds (id) values (2)").await;
     let record = &server.received(kinds, 2).await[1]["record"];
     assert!(record["j"].is_null() && record.get("n").is_some());
     server.changes.stop().await;
@@ -141,8 +141,10 @@ async fn columns_that_a_role_may_not_select_are_left_out() {
     project.sql("revoke select on notes from authenticated; insert into notes values (2), (3)").await;
     server.ids_until(all, 3).await;
     assert_eq!(server.recorder.changes(user).len(), 1);
+    project.sql("revoke select on secrets from authenticated").await;
+    let table = json!({"event": "*", "table": "secrets"});
     let refused = server.try_subscribe(&Claims::user(super::harness::ANN), table).await.unwrap_err();
-    assert!(refused.to_string().contains("permission denied for table notes"), "{refused}");
+    assert!(refused.to_string().contains("permission denied for table secrets"), "{refused}");
     server.changes.stop().await;
 }
 

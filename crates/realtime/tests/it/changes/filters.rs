@@ -55,7 +55,7 @@ async fn filters_find_what_postgres_finds() {
         ("d=lte.2025-12-31", "d <= '2025-12-31'"),
         ("s=gt.small", "s > 'small'"),
         ("s=eq.medium", "s = 'medium'"),
-        ("j=eq.{\"b\": 1, \"a\": 2}", "j = '{\"a\": 2, \"b\": 1}'"),
+        ("j=eq.\"{\\\"b\\\": 1, \\\"a\\\": 2}\"", "j = '{\"a\": 2, \"b\": 1}'"),
         ("iv=eq.24:00:00", "iv = '1 day'"),
         ("ip=eq.10.0.0.1", "ip = '10.0.0.1/32'"),
         ("i=gt.0,i=lt.7,t=neq.ab", "i > 0 and i < 7 and t <> 'ab'"),

@@ -179,7 +179,7 @@ async fn changed_policies_claims_and_rights_count_from_the_next_change_on() {
     assert_eq!(insert("alter table secrets enable row level security").await, 2);
     server.changes.renew(&[ann], &Claims::user(BOB)).await;
     assert_eq!(insert("").await, 3);
-    assert_eq!(insert("revoke usage on schema public from authenticated").await, 3);
+    assert_eq!(insert("revoke usage on schema public from authenticated, public").await, 3);
     assert_eq!(insert("grant usage on schema public to authenticated").await, 4);
     // Somebody replaces auth.uid(): what is known of it holds no more.
     let superuser =
