@@ -7,16 +7,19 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use longhouse_database::batch::{Batch, Command, End, Param};
+use longhouse_database::tokio_postgres::error::SqlState;
 use longhouse_database::{Claims, Database, Error};
 
 use super::catalog::Column;
 use super::compile::{FORMATS, question};
-use super::filter::Compiled;
+use super::filter::{Compiled, Condition};
 
 /// Questions at once, each on a connection of the pool.
 const AT_ONCE: usize = 4;
 /// Identities that are asked about in one transaction.
 const IDENTITIES: usize = 64;
+/// Longest time for the values of one filter.
+const FILTER_LIMIT: &str = "500ms";
 /// Rows that are asked about in one statement.
 const ROWS: usize = 500;
 
@@ -70,47 +73,68 @@ fn numbers(answer: &str) -> impl Iterator<Item = usize> + '_ {
         .filter_map(|number| number.checked_sub(1))
 }
 
-/// Those who asked about values that do not fulfil their condition.
+/// What was found out about filters.
+#[derive(Default)]
+pub(super) struct Filtered {
+    /// Those who asked about values that do not fulfil their condition.
+    pub(super) failed: HashSet<usize>,
+    /// Conditions that take too long: a client's pattern must not hold up everybody.
+    pub(super) slow: Vec<Condition>,
+}
+
+/// Asks about filters.
 pub(super) async fn filters(
     database: &Database,
     questions: Vec<FilterQuestion<'_>>,
-) -> Result<HashSet<usize>, Error> {
+) -> Result<Filtered, Error> {
     let mut answers: Vec<BoxFuture<'_, _>> = Vec::with_capacity(questions.len());
     for question in &questions {
         answers.push(Box::pin(filter(database, question)));
     }
-    let answers: Vec<Vec<usize>> = stream::iter(answers).buffer_unordered(AT_ONCE).try_collect().await?;
-    Ok(answers.into_iter().flatten().collect())
+    let mut answers = stream::iter(answers).buffer_unordered(AT_ONCE);
+    let mut all = Filtered::default();
+    while let Some((failed, slow)) = answers.try_next().await? {
+        all.failed.extend(failed);
+        all.slow.extend(slow);
+    }
+    Ok(all)
 }
 
-async fn filter(database: &Database, asked: &FilterQuestion<'_>) -> Result<Vec<usize>, Error> {
+async fn filter(
+    database: &Database,
+    asked: &FilterQuestion<'_>,
+) -> Result<(Vec<usize>, Option<Condition>), Error> {
     let acting = database.as_role(asked.claims);
     let sql = question(asked.compiled, asked.column);
-    let value = &asked.compiled.condition.value;
-    let params: &[&(dyn longhouse_database::tokio_postgres::types::ToSql + Sync)] = &[&asked.values, value];
+    let condition = &asked.compiled.condition;
+    let params: &[&(dyn longhouse_database::tokio_postgres::types::ToSql + Sync)] =
+        &[&asked.values, &condition.value];
     let step = longhouse_database::Step { sql: &sql, params };
-    let passed: HashSet<usize> = match acting
-        .pipeline(FORMATS, &[step], longhouse_database::End::Commit)
-        .await
-    {
-        Ok(rows) => {
-            let answer: String =
-                rows.first().and_then(|rows| rows.first()).map(|row| row.get(0)).unwrap_or_default();
-            numbers(&answer).collect()
-        }
-        Err(error) if error.is_transient() => return Err(error),
-        Err(error) => {
-            tracing::warn!(%error, column = asked.column.name, "a filter cannot be evaluated; it lets nothing through");
-            HashSet::new()
-        }
-    };
-    Ok(asked
-        .asked_by
-        .iter()
-        .enumerate()
-        .filter(|(place, _)| !passed.contains(place))
-        .map(|(_, &by)| by)
-        .collect())
+    let mut settings = FORMATS.to_vec();
+    settings.push(("statement_timeout", FILTER_LIMIT));
+    let mut slow = None;
+    let passed: HashSet<usize> =
+        match acting.pipeline(&settings, &[step], longhouse_database::End::Commit).await {
+            Ok(rows) => {
+                let answer = rows.first().and_then(|rows| rows.first()).map(|row| row.get::<_, String>(0));
+                numbers(&answer.unwrap_or_default()).collect()
+            }
+            Err(error) if error.sql_state() == Some(&SqlState::QUERY_CANCELED) => {
+                tracing::warn!(
+                    column = asked.column.name,
+                    "a filter takes too long; it lets nothing through any more"
+                );
+                slow = Some(condition.clone());
+                HashSet::new()
+            }
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, column = asked.column.name, "a filter fails; it lets nothing through");
+                HashSet::new()
+            }
+        };
+    let asked_by = asked.asked_by.iter().enumerate();
+    Ok((asked_by.filter(|(place, _)| !passed.contains(place)).map(|(_, &by)| by).collect(), slow))
 }
 
 /// Entries and candidates that may see them.
@@ -153,9 +177,11 @@ fn array(rows: &[Arc<str>]) -> Bytes {
 async fn together(database: &Database, parts: &[Part<'_>]) -> Result<Vec<(usize, usize)>, Error> {
     match run(database, parts).await {
         Ok(answers) => Ok(answers),
-        Err(error) if error.is_transient() => Err(error),
+        Err(error) if error.is_transient() && error.sql_state() != Some(&SqlState::QUERY_CANCELED) => {
+            Err(error)
+        }
         Err(error) if parts.len() == 1 => {
-            tracing::debug!(%error, "a policy fails; the row is not visible");
+            tracing::warn!(%error, role = parts[0].claims.role(), "a policy fails; its rows are not shown");
             Ok(Vec::new())
         }
         Err(_) => {

@@ -90,9 +90,23 @@ pub(super) struct Policies {
     pub(super) here: Option<Expression>,
     /// What the columns are for `here`.
     pub(super) types: Vec<(String, Option<Type>)>,
+    /// As Postgres writes them.
+    condition: String,
     /// The statement that asks Postgres: `$1` is a JSON array of rows, the answer the numbers of those that are
     /// allowed, joined by commas.
     pub(super) sql: String,
+}
+
+impl Policies {
+    /// Whether they may read a column: by its name, or because they read whole rows.
+    pub(super) fn mentions(&self, column: &str) -> bool {
+        let part_of_word = |c: char| c.is_alphanumeric() || c == '_';
+        self.condition.contains(".*")
+            || self.condition.match_indices(column).any(|(at, _)| {
+                let (before, after) = (&self.condition[..at], &self.condition[at + column.len()..]);
+                !before.ends_with(part_of_word) && !after.starts_with(part_of_word)
+            })
+    }
 }
 
 /// A table.
@@ -288,7 +302,7 @@ impl RawTable {
             quote_ident(&self.schema),
             names.join(", "),
         );
-        Policies { here, types, sql }
+        Policies { here, types, condition, sql }
     }
 }
 

@@ -170,8 +170,13 @@ impl Leader {
         loop {
             let orphan = async {
                 sleep(pause).await;
-                let state = SlotState::read(&self.database, &self.publication).await;
-                state.is_ok_and(|state| state.exists && !state.active)
+                let Ok(state) = SlotState::read(&self.database, &self.publication).await else {
+                    return false;
+                };
+                if let (true, Err(error)) = (pause.is_zero(), state.check()) {
+                    tracing::warn!(%error, "clients cannot follow changes of the database");
+                }
+                state.exists && !state.active
             };
             tokio::select! {
                 () = self.stop.cancelled() => return false,
@@ -416,16 +421,18 @@ impl<'l> Reading<'l> {
             self.described.clear();
             leader.bus.publish(SUBJECT, batch::encode(&batch));
             leader.progress.note(epoch, handled);
-            if !batch.entries.is_empty() {
-                self.hand_over(batch).await?;
+            if !batch.entries.is_empty() && !self.hand_over(batch).await? {
+                // Stopped: what this server's subscribers did not get comes again.
+                return Ok(());
             }
         }
         self.handed = self.handed.max(read);
         Ok(())
     }
 
-    /// To the subscribers of this server. While they are behind, the database waits, and is told that we live.
-    async fn hand_over(&mut self, batch: Batch) -> Result<(), Error> {
+    /// To the subscribers of this server. While they are behind, the database waits, and is told that we live. False:
+    /// stopped meanwhile.
+    async fn hand_over(&mut self, batch: Batch) -> Result<bool, Error> {
         let mut alive = interval(LOOK_EVERY);
         alive.tick().await;
         loop {
@@ -434,9 +441,9 @@ impl<'l> Reading<'l> {
                     if let Ok(permit) = permit {
                         permit.send(batch);
                     }
-                    return Ok(());
+                    return Ok(true);
                 }
-                () = self.leader.stop.cancelled() => return Ok(()),
+                () = self.leader.stop.cancelled() => return Ok(false),
                 _ = alive.tick() => self.confirm().await?,
             }
         }

@@ -121,6 +121,7 @@ pub(super) struct Registry {
     /// Changes with every change.
     version: u64,
     groups: Option<(bool, Arc<Vec<Group>>)>,
+    roles: Option<Arc<BTreeSet<String>>>,
 }
 
 impl Registry {
@@ -155,6 +156,7 @@ impl Registry {
     fn changed(&mut self) {
         self.version += 1;
         self.groups = None;
+        self.roles = None;
     }
 
     pub(super) fn version(&self) -> u64 {
@@ -169,8 +171,10 @@ impl Registry {
         self.subscriptions.keys().copied().collect()
     }
 
-    pub(super) fn roles(&self) -> BTreeSet<String> {
-        self.subscriptions.values().map(|subscribed| subscribed.whole.role().to_owned()).collect()
+    pub(super) fn roles(&mut self) -> Arc<BTreeSet<String>> {
+        let all =
+            || self.subscriptions.values().map(|subscribed| subscribed.whole.role().to_owned()).collect();
+        Arc::clone(self.roles.get_or_insert_with(|| Arc::new(all())))
     }
 
     /// Subscriptions by what they receive. `sessions`: claims that differ between a user's sessions matter.

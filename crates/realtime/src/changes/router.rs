@@ -1,7 +1,7 @@
 //! From changes to the subscriptions of this server that may see them: filters, rights, row-level security, in the
 //! order of commits.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ use super::{Change, Sink, SubscriptionId, SystemStatus};
 pub(super) const AT_ONCE: usize = 2_000;
 /// Questions to Postgres that are collected before they are asked.
 const MOST_PENDING: usize = 20_000;
+/// Filters that are remembered as too slow.
+const MOST_SLOW: usize = 1_000;
 /// How long the database may be away before changes are given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Tables whose facts are kept; with more, only those of the changes at hand.
@@ -38,13 +40,15 @@ pub(super) struct Router {
     registry: Arc<Mutex<Registry>>,
     catalog: Catalog,
     tables: BTreeSet<u32>,
-    roles: BTreeSet<String>,
+    roles: Arc<BTreeSet<String>>,
     fingerprint: String,
     loaded: Option<tokio::time::Instant>,
     plans: HashMap<u32, Plan>,
     /// Of which version of the registry the plans are.
     planned: u64,
     compiled: HashMap<(u32, Condition), Option<Arc<Compiled>>>,
+    /// Conditions that took too long. Whoever has one receives nothing.
+    slow: HashSet<Condition>,
 }
 
 /// Who could be concerned by the changes of a table.
@@ -89,12 +93,13 @@ impl Router {
             registry,
             catalog: Catalog::default(),
             tables: BTreeSet::new(),
-            roles: BTreeSet::new(),
+            roles: Arc::default(),
             fingerprint: String::new(),
             loaded: None,
             plans: HashMap::new(),
             planned: 0,
             compiled: HashMap::new(),
+            slow: HashSet::new(),
         }
     }
 
@@ -105,6 +110,19 @@ impl Router {
     /// Hands changes to those who may see them. While the database is away it waits; after [`PATIENCE`] the changes
     /// are given up, and the subscribers told.
     pub(super) async fn route(&mut self, entries: &[Entry]) {
+        // What is known of a table holds for rows of one form only: a change of its columns ends a run.
+        let (mut start, mut forms) = (0, HashMap::new());
+        for (index, entry) in entries.iter().enumerate() {
+            let form = forms.entry(entry.relation.oid).or_insert(&entry.relation);
+            if *form != &entry.relation {
+                self.route_run(&entries[start..index]).await;
+                (start, forms) = (index, HashMap::from([(entry.relation.oid, &entry.relation)]));
+            }
+        }
+        self.route_run(&entries[start..]).await;
+    }
+
+    async fn route_run(&mut self, entries: &[Entry]) {
         let Some(last) = entries.last() else { return };
         let started = tokio::time::Instant::now();
         let mut pause = Duration::from_millis(50);
@@ -139,25 +157,45 @@ impl Router {
         }
         // By entry: which candidates receive it.
         let mut receivers: Vec<Vec<usize>> = vec![Vec::new(); entries.len()];
-        let mut pending = Vec::new();
+        let (mut pending, mut slow) = (Vec::new(), Vec::new());
         let mut checks = 0_u64;
         for &index in &concerned {
             let entry = &entries[index];
             let plan = &self.plans[&entry.relation.oid];
             checks += plan.decide(index, entry, &mut receivers[index], &mut pending);
             if pending.len() >= MOST_PENDING {
-                self.ask(entries, std::mem::take(&mut pending), &mut receivers).await?;
+                slow.extend(self.ask(entries, std::mem::take(&mut pending), &mut receivers).await?);
             }
             // A long list of candidates must not starve the sockets of this runtime.
             tokio::task::consume_budget().await;
         }
         metrics::counter!("realtime_changes_checks_total", "by" => "memory").increment(checks);
-        self.ask(entries, pending, &mut receivers).await?;
+        slow.extend(self.ask(entries, pending, &mut receivers).await?);
         for &index in &concerned {
             let plan = &self.plans[&entries[index].relation.oid];
             plan.deliver(&entries[index], &receivers[index], &*self.sink);
         }
+        if !slow.is_empty() {
+            self.forbid(slow);
+        }
         Ok(())
+    }
+
+    /// Takes subscriptions out whose filters take too long, and tells them.
+    fn forbid(&mut self, slow: Vec<Condition>) {
+        if self.slow.len() > MOST_SLOW {
+            self.slow.clear();
+        }
+        let groups = self.registry().groups(self.catalog.reads_sessions);
+        let concerned = |group: &&Group| group.selection.conditions.iter().any(|one| slow.contains(one));
+        let ids: Vec<_> = groups.iter().filter(concerned).flat_map(|group| group.ids.clone()).collect();
+        self.sink.system(
+            &ids,
+            SystemStatus::Error,
+            "The filter takes too long to evaluate; nothing more is sent",
+        );
+        self.slow.extend(slow);
+        self.plans.clear();
     }
 
     /// Brings plans up to date and says which entries concern anybody.
@@ -215,7 +253,7 @@ impl Router {
     async fn refresh(
         &mut self,
         relations: &BTreeMap<u32, Arc<Relation>>,
-        roles: BTreeSet<String>,
+        roles: Arc<BTreeSet<String>>,
     ) -> Result<bool, Error> {
         let mut known = relations.keys().all(|oid| self.tables.contains(oid)) && roles.is_subset(&self.roles);
         known &= self.loaded.is_some_and(|loaded| loaded.elapsed() < STALE);
@@ -247,7 +285,7 @@ impl Router {
         groups: &Arc<Vec<Group>>,
     ) -> Result<Plan, Error> {
         let mut views: Vec<View> = Vec::new();
-        let mut known: HashMap<View, usize> = HashMap::new();
+        let mut known: HashMap<(&str, Option<&Vec<String>>), usize> = HashMap::new();
         let mut candidates = Vec::new();
         for (index, group) in groups.iter().enumerate() {
             if !group.selection.concerns(&relation.schema, &relation.table) {
@@ -264,18 +302,13 @@ impl Router {
                 continue;
             };
             let select = group.selection.select.as_ref();
-            let columns = table
-                .columns
-                .iter()
-                .zip(&role.columns)
-                .map(|(column, allowed)| {
-                    *allowed && select.is_none_or(|select| column.key || select.contains(&column.name))
-                })
-                .collect();
-            let old_keys_only = table.row_security && role.rows != Rows::Everything;
-            let view = View { columns, old_keys_only };
-            let view = *known.entry(view).or_insert_with_key(|view| {
-                views.push(view.clone());
+            let view = *known.entry((group.identity.role(), select)).or_insert_with(|| {
+                let shown =
+                    |name: &String, key: bool| key || select.is_none_or(|select| select.contains(name));
+                let columns = table.columns.iter().zip(&role.columns);
+                let columns = columns.map(|(column, allowed)| *allowed && shown(&column.name, column.key));
+                let old_keys_only = table.row_security && role.rows != Rows::Everything;
+                views.push(View { columns: columns.collect(), old_keys_only });
                 views.len() - 1
             });
             candidates.push(Candidate {
@@ -306,6 +339,9 @@ impl Router {
     ) -> Result<Option<Vec<Arc<Compiled>>>, Error> {
         let mut filters = Vec::with_capacity(conditions.len());
         for condition in conditions {
+            if self.slow.contains(condition) {
+                return Ok(None);
+            }
             let key = (table.oid, condition.clone());
             let compiled = match self.compiled.get(&key) {
                 Some(compiled) => compiled.clone(),
@@ -333,9 +369,9 @@ impl Router {
         entries: &[Entry],
         mut pending: Vec<Pending>,
         receivers: &mut [Vec<usize>],
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Condition>, Error> {
         if pending.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let plan = |entry: usize| &self.plans[&entries[entry].relation.oid];
         let mut questions: HashMap<(usize, &str), ask::FilterQuestion<'_>> = HashMap::new();
@@ -361,7 +397,8 @@ impl Router {
                     .push(value, number);
             }
         }
-        let mut failed = ask::filters(&self.database, questions.into_values().collect()).await?;
+        let ask::Filtered { mut failed, slow } =
+            ask::filters(&self.database, questions.into_values().collect()).await?;
         let mut number = 0;
         pending.retain(|_| {
             number += 1;
@@ -397,7 +434,7 @@ impl Router {
         for (entry, candidate) in ask::policies(&self.database, questions.into_values().collect()).await? {
             receivers[entry].push(candidate);
         }
-        Ok(())
+        Ok(slow)
     }
 }
 
@@ -475,7 +512,7 @@ impl Plan {
                     } else {
                         let missing = (0..self.table.columns.len()).any(|column| {
                             row.new_value(column) == Seen::Missing
-                                && policies.sql.contains(&self.table.columns[column].name)
+                                && policies.mentions(&self.table.columns[column].name)
                         });
                         if missing {
                             continue;

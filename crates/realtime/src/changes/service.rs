@@ -29,6 +29,8 @@ const FRESH: Duration = Duration::from_secs(3);
 const MOST_FRESH: usize = 1_000;
 /// Tables of a wildcard whose columns are checked at once.
 const MOST_CHECKED: usize = 100;
+/// Between two messages about lost changes.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 /// Longest that a stop waits for the tasks.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -65,11 +67,17 @@ impl ChangesOptions {
 pub(super) struct Lost {
     sink: Arc<dyn Sink>,
     registry: Arc<Mutex<Registry>>,
+    told: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Lost {
     pub(super) fn tell(&self, why: &str) {
         metrics::counter!("realtime_changes_losses_total").increment(1);
+        // Whoever knows already need not hear it of each batch.
+        let told = lock(&self.told).replace(Instant::now());
+        if told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
+            return;
+        }
         let ids = lock(&self.registry).ids();
         if !ids.is_empty() {
             let message = format!("Changes were lost: {why}. Read the tables anew");
@@ -116,7 +124,7 @@ impl Changes {
         let wanted = Arc::new(Notify::new());
         let stop = CancellationToken::new();
         let progress = Arc::new(Progress::default());
-        let lost = Lost { sink: Arc::clone(&sink), registry: Arc::clone(&registry) };
+        let lost = Lost { sink: Arc::clone(&sink), registry: Arc::clone(&registry), told: Arc::default() };
         let router = Router::new(database.clone(), Arc::clone(&sink), Arc::clone(&registry));
         let follower = Follower {
             bus: Arc::clone(&bus),
@@ -144,7 +152,7 @@ impl Changes {
             has_led: false,
         };
         let tasks = vec![
-            tokio::spawn(route(router, batches, stop.clone())),
+            tokio::spawn(route(router, batches)),
             tokio::spawn(follower.run(stop.clone())),
             tokio::spawn(leader.run()),
             tokio::spawn(messages::maintain(database.clone(), stop.clone())),
@@ -359,22 +367,16 @@ impl Source for Changes {
     }
 }
 
-/// Hands batches to the router, as many at once as have come.
-async fn route(mut router: Router, mut batches: mpsc::Receiver<Batch>, stop: CancellationToken) {
-    while let Some(batch) = tokio::select! {
-        batch = batches.recv() => batch,
-        () = stop.cancelled() => None,
-    } {
+/// Hands batches to the router, as many at once as have come; ends when all that came before the stop is handed out.
+async fn route(mut router: Router, mut batches: mpsc::Receiver<Batch>) {
+    while let Some(batch) = batches.recv().await {
         let mut entries = batch.entries;
         while entries.len() < AT_ONCE
             && let Ok(more) = batches.try_recv()
         {
             entries.extend(more.entries);
         }
-        tokio::select! {
-            () = router.route(&entries) => {}
-            () = stop.cancelled() => return,
-        }
+        router.route(&entries).await;
     }
 }
 

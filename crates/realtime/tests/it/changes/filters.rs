@@ -196,3 +196,30 @@ async fn a_filter_may_only_look_at_what_its_holder_may_read() {
     assert!(server.recorder.changes(guess).is_empty());
     server.changes.stop().await;
 }
+
+#[tokio::test]
+async fn a_filter_that_takes_too_long_ends_and_nobody_else_waits() {
+    let project = TestProject::create().await;
+    project
+        .sql(
+            "create type slow as (x int);
+             create function slow_eq(a slow, b slow) returns boolean strict language plpgsql
+               as $$ begin perform pg_sleep(60); return true; end $$;
+             create operator = (leftarg = slow, rightarg = slow, function = slow_eq);
+             create table sleepy (id int primary key, s slow);
+             alter publication supabase_realtime add table sleepy;",
+        )
+        .await;
+    let server = project.server().await;
+    let slow = json!({"table": "sleepy", "filter": "s=eq.(1)"});
+    let slow = server.subscribe(&service(), slow).await;
+    let all = server.follow("sleepy").await;
+    project.sql("insert into sleepy values (1, '(1)')").await;
+    assert_eq!(server.ids_until(all, 1).await, [1]);
+    let told = server.recorder.until("the slow one to be told", |recorder| recorder.system().pop()).await;
+    assert!(told.0 == slow && told.2.contains("takes too long"), "{told:?}");
+    project.sql("insert into sleepy values (2, '(1)')").await;
+    assert_eq!(server.ids_until(all, 2).await, [1, 2]);
+    assert!(server.recorder.changes(slow).is_empty() && server.recorder.system().len() == 1);
+    server.changes.stop().await;
+}
