@@ -1,13 +1,16 @@
 //! Servers and connections that die, and a database that cannot.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use longhouse_database::cluster::{Cluster, ClusterOptions, Login, Port};
-use longhouse_database::{Claims, connect_client};
-use longhouse_realtime::changes::{Source as _, SystemStatus};
+use longhouse_database::{Claims, Database, connect_client};
+use longhouse_realtime::bus::Local;
+use longhouse_realtime::changes::{Changes, ChangesOptions, Sink, Source as _, SubscriptionId, SystemStatus};
 use serde_json::json;
+use tokio_postgres::Client;
 
-use super::harness::{ANN, TestProject, options};
+use super::harness::{ANN, Recorder, TestProject, options};
 
 const SLOT: &str = "select coalesce(string_agg(active::text, ','), 'none') from pg_replication_slots
                     where database = current_database()";
@@ -165,39 +168,69 @@ async fn a_slot_or_publication_that_somebody_drops_is_made_anew() {
     server.changes.stop().await;
 }
 
-#[tokio::test]
-async fn a_database_that_does_not_log_enough_says_what_to_set() {
-    let folder = tempfile::tempdir().unwrap();
+/// A cluster of its own with settings that a person has made, and a server on it.
+async fn on_own_cluster(folder: &std::path::Path, settings: &str) -> (Cluster, Client, Arc<Recorder>, Arc<Changes>) {
     let start = async || {
-        let cluster = ClusterOptions { port: Port::Preferred(0), ..ClusterOptions::new(folder.path()) };
+        let cluster = ClusterOptions { port: Port::Preferred(0), ..ClusterOptions::new(folder) };
         Cluster::start(cluster).await.unwrap()
     };
     let cluster = start().await;
-    std::fs::write(folder.path().join("data/local.conf"), "wal_level = replica\nmax_wal_senders = 0\n")
-        .unwrap();
+    std::fs::write(folder.join("data/local.conf"), settings).unwrap();
     cluster.stop().await.unwrap();
     let cluster = start().await;
     let url = cluster.url(Login::Superuser);
     let admin = connect_client(&options(&url)).await.unwrap();
-    admin.batch_execute("create role anon").await.unwrap();
-    let database = longhouse_database::Database::connect(&options(&url)).await.unwrap();
-    let recorder = std::sync::Arc::new(super::harness::Recorder::default());
-    let bus = std::sync::Arc::new(longhouse_realtime::bus::Local::default().join());
-    let changes = longhouse_realtime::changes::Changes::start(
-        longhouse_realtime::changes::ChangesOptions::new(options(&url)),
-        database,
-        bus,
-        recorder,
-    );
     admin
-        .batch_execute("create table notes (id int); grant select on notes to anon; create publication supabase_realtime for table notes")
+        .batch_execute(
+            "create role anon; create table notes (id int primary key); grant select on notes to anon;
+             create publication supabase_realtime for table notes",
+        )
         .await
         .unwrap();
+    let database = Database::connect(&options(&url)).await.unwrap();
+    let recorder = Arc::new(Recorder::default());
+    let bus = Arc::new(Local::default().join());
+    let changes =
+        Changes::start(ChangesOptions::new(options(&url)), database, bus, Arc::clone(&recorder) as Arc<dyn Sink>);
+    (cluster, admin, recorder, changes)
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_log_enough_says_what_to_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, _admin, _, changes) =
+        on_own_cluster(folder.path(), "wal_level = replica\nmax_wal_senders = 0\n").await;
     let wanted = serde_json::from_value(json!({"table": "notes"})).unwrap();
-    let id = longhouse_realtime::changes::SubscriptionId(1);
-    let refused = changes.subscribe(id, &Claims::anon(), &wanted).await.unwrap_err();
+    let refused = changes.subscribe(SubscriptionId(1), &Claims::anon(), &wanted).await.unwrap_err();
     assert!(refused.to_string().contains("set wal_level = logical"), "{refused}");
     assert!(changes.status().unwrap_err().contains("restart Postgres"));
     changes.stop().await;
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn where_nothing_bounds_slots_none_is_left_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, admin, recorder, changes) = on_own_cluster(folder.path(), "max_slot_wal_keep_size = -1\n").await;
+    let wanted = serde_json::from_value(json!({"table": "notes"})).unwrap();
+    let id = SubscriptionId(1);
+    changes.subscribe(id, &Claims::anon(), &wanted).await.unwrap();
+    let slots = "select coalesce(string_agg(temporary::text, ','), 'none') from pg_replication_slots";
+    let slots = async || admin.query_one(slots, &[]).await.unwrap().get::<_, String>(0);
+    assert_eq!(slots().await, "true");
+    let arrives = async |number: i32| {
+        admin.execute("insert into notes values ($1)", &[&number]).await.unwrap();
+        let what = format!("row {number}");
+        recorder.until(&what, |recorder| {
+            recorder.changes(id).iter().any(|change| change["record"]["id"] == number).then_some(())
+        })
+        .await;
+    };
+    arrives(1).await;
+    admin.execute("select pg_terminate_backend(active_pid) from pg_replication_slots", &[]).await.unwrap();
+    recorder.until("the loss to be told", |recorder| recorder.system().pop()).await;
+    arrives(2).await;
+    changes.stop().await;
+    assert_eq!(slots().await, "none");
     cluster.stop().await.unwrap();
 }
