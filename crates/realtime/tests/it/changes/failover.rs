@@ -169,7 +169,10 @@ async fn a_slot_or_publication_that_somebody_drops_is_made_anew() {
 }
 
 /// A cluster of its own with settings that a person has made, and a server on it.
-async fn on_own_cluster(folder: &std::path::Path, settings: &str) -> (Cluster, Client, Arc<Recorder>, Arc<Changes>) {
+async fn on_own_cluster(
+    folder: &std::path::Path,
+    settings: &str,
+) -> (Cluster, Client, Arc<Recorder>, Arc<Changes>) {
     let start = async || {
         let cluster = ClusterOptions { port: Port::Preferred(0), ..ClusterOptions::new(folder) };
         Cluster::start(cluster).await.unwrap()
@@ -190,8 +193,12 @@ async fn on_own_cluster(folder: &std::path::Path, settings: &str) -> (Cluster, C
     let database = Database::connect(&options(&url)).await.unwrap();
     let recorder = Arc::new(Recorder::default());
     let bus = Arc::new(Local::default().join());
-    let changes =
-        Changes::start(ChangesOptions::new(options(&url)), database, bus, Arc::clone(&recorder) as Arc<dyn Sink>);
+    let changes = Changes::start(
+        ChangesOptions::new(options(&url)),
+        database,
+        bus,
+        Arc::clone(&recorder) as Arc<dyn Sink>,
+    );
     (cluster, admin, recorder, changes)
 }
 
@@ -211,7 +218,8 @@ async fn a_database_that_does_not_log_enough_says_what_to_set() {
 #[tokio::test]
 async fn where_nothing_bounds_slots_none_is_left_behind() {
     let folder = tempfile::tempdir().unwrap();
-    let (cluster, admin, recorder, changes) = on_own_cluster(folder.path(), "max_slot_wal_keep_size = -1\n").await;
+    let (cluster, admin, recorder, changes) =
+        on_own_cluster(folder.path(), "max_slot_wal_keep_size = -1\n").await;
     let wanted = serde_json::from_value(json!({"table": "notes"})).unwrap();
     let id = SubscriptionId(1);
     changes.subscribe(id, &Claims::anon(), &wanted).await.unwrap();
@@ -221,10 +229,11 @@ async fn where_nothing_bounds_slots_none_is_left_behind() {
     let arrives = async |number: i32| {
         admin.execute("insert into notes values ($1)", &[&number]).await.unwrap();
         let what = format!("row {number}");
-        recorder.until(&what, |recorder| {
-            recorder.changes(id).iter().any(|change| change["record"]["id"] == number).then_some(())
-        })
-        .await;
+        recorder
+            .until(&what, |recorder| {
+                recorder.changes(id).iter().any(|change| change["record"]["id"] == number).then_some(())
+            })
+            .await;
     };
     arrives(1).await;
     admin.execute("select pg_terminate_backend(active_pid) from pg_replication_slots", &[]).await.unwrap();
