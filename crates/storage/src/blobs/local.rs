@@ -60,26 +60,36 @@ impl Local {
     async fn store(&self, version: Version, mut content: Content) -> Result<Written, BlobError> {
         let (staged, path) = (self.staged(version), self.path(version));
         let mut draft = blocking(move || Draft::create(staged)).await?;
-        // While one batch goes to the disk, the next is received.
-        let mut writing: Option<JoinHandle<io::Result<Draft>>> = None;
+        let mut tally = Tally::new();
+        // While one batch goes to the disk and into the hash, on a thread each, the next is received.
+        let mut working: Option<Working> = None;
         loop {
             let (batch, ended) = gather(&mut content, WRITE).await?;
-            if let Some(handle) = writing.take() {
-                draft = joined(handle).await?;
+            if let Some(Working { writing, hashing }) = working.take() {
+                draft = joined(writing).await?;
+                tally = joined(hashing).await?;
             }
+            let hashed = batch.clone();
+            let mut current = std::mem::replace(&mut tally, Tally::new());
+            let hashing = spawn_blocking(move || {
+                hashed.iter().for_each(|chunk| current.add(chunk));
+                Ok(current)
+            });
             if ended {
-                return Ok(blocking(move || {
+                blocking(move || {
                     draft.write(&batch)?;
                     draft.publish(&path)
                 })
-                .await?);
+                .await?;
+                return Ok(joined(hashing).await?.finish());
             }
             let mut current = draft;
-            writing = Some(spawn_blocking(move || {
+            let writing = spawn_blocking(move || {
                 current.write(&batch)?;
                 Ok(current)
-            }));
-            // Moved into the task above; it comes back before it is needed again.
+            });
+            working = Some(Working { writing, hashing });
+            // Moved into the tasks above; both come back before they are needed again.
             draft = Draft::elsewhere();
         }
     }
@@ -181,15 +191,21 @@ impl Blobs for Local {
     }
 }
 
+/// What goes on with one batch while the next is received.
+struct Working {
+    writing: JoinHandle<io::Result<Draft>>,
+    hashing: JoinHandle<io::Result<Tally>>,
+}
+
 /// A file that is being written; removed again unless it is published.
 struct Draft {
-    open: Option<(File, PathBuf, Tally)>,
+    open: Option<(File, PathBuf)>,
 }
 
 impl Draft {
     fn create(path: PathBuf) -> io::Result<Self> {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Self { open: Some((file, path, Tally::new())) })
+        Ok(Self { open: Some((file, path)) })
     }
 
     /// Stands in for one that another task works on.
@@ -202,34 +218,28 @@ impl Draft {
     }
 
     fn write(&mut self, batch: &[Bytes]) -> io::Result<()> {
-        let (file, _, tally) = self.open.as_mut().expect("not handed over or published");
-        for chunk in batch {
-            file.write_all(chunk)?;
-            tally.add(chunk);
-        }
-        Ok(())
+        batch.iter().try_for_each(|chunk| self.file_mut().write_all(chunk))
     }
 
     /// Gives the bytes their name, and makes both durable. No row knows them yet: until then a file of that name may
     /// be cut short by a power cut, and the ledger knows what to delete.
-    fn publish(mut self, path: &Path) -> io::Result<Written> {
+    fn publish(mut self, path: &Path) -> io::Result<()> {
         failpoints::reach("upload.staged");
-        let (_, staged, _) = self.open.as_ref().expect("not handed over or published");
+        let (_, staged) = self.open.as_ref().expect("not handed over or published");
         fs::rename(staged, path)?;
-        let (file, _, tally) = self.open.take().expect("just used");
+        let (file, _) = self.open.take().expect("just used");
         failpoints::reach("upload.renamed");
         // After the renaming: file systems with a journal write file and name at once, and find nothing left to do
         // for the folder.
         file.sync_all()?;
         failpoints::reach("upload.synced");
-        sync_folder(path.parent().expect("a blob lies in a folder"))?;
-        Ok(tally.finish())
+        sync_folder(path.parent().expect("a blob lies in a folder"))
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if let Some((_, path, _)) = self.open.take()
+        if let Some((_, path)) = self.open.take()
             && let Err(error) = fs::remove_file(&path)
         {
             // The sweeper comes by for it.

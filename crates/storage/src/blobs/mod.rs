@@ -152,7 +152,7 @@ impl Tally {
 }
 
 /// Takes chunks, uncopied, until there are `enough` bytes; and whether the stream has ended.
-async fn gather(content: &mut Content, enough: usize) -> Result<(Vec<Bytes>, bool), BlobError> {
+pub(crate) async fn gather(content: &mut Content, enough: usize) -> Result<(Vec<Bytes>, bool), BlobError> {
     let mut batch = Vec::new();
     let mut size = 0;
     while size < enough {

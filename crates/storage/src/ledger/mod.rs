@@ -7,13 +7,18 @@ pub mod sweeper;
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream;
 use longhouse_database::ServiceReason;
 
-use crate::blobs::{BlobError, Content, Version, Written};
+use crate::blobs::{BlobError, Content, Version, Written, gather};
 use crate::{Error, Storage, failpoints};
 
 /// How often a running upload says that it still runs.
 const TOUCH: Duration = Duration::from_secs(60);
+
+/// Bytes that are taken while their entry is made.
+const FIRST: usize = 512 * 1024;
 
 const WRITE: ServiceReason = ServiceReason::because("the ledger of bytes without a row belongs to no user");
 
@@ -57,8 +62,13 @@ impl Storage {
     ///
     /// # Errors
     /// The stream's own error, or why it cannot be stored. Nothing is left behind.
-    pub async fn receive(&self, content: Content) -> Result<Stored, Error> {
-        let pending = self.begin().await?;
+    pub async fn receive(&self, mut content: Content) -> Result<Stored, Error> {
+        // The first bytes come while the entry is made; they are stored after it.
+        let (pending, first) = tokio::join!(self.begin(), gather(&mut content, FIRST));
+        let pending = pending?;
+        let (first, ended) = first?;
+        let first = stream::iter(first.into_iter().map(Ok));
+        let content = if ended { first.boxed() } else { first.chain(content).boxed() };
         let version = pending.version;
         let written = pending.alive(self.blobs().put(version, content)).await?;
         failpoints::reach("upload.durable");

@@ -15,6 +15,7 @@ use http::{StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::Metadata;
+use super::pace::paced;
 use super::store::Object;
 use crate::blobs::Version;
 use crate::{Error, Storage};
@@ -74,7 +75,7 @@ pub async fn respond(
         return Ok((status, headers, Body::empty()).into_response());
     }
     let content = storage.blobs().get(version, range).await?;
-    Ok((status, headers, Body::from_stream(content)).into_response())
+    Ok((status, headers, Body::from_stream(paced(content))).into_response())
 }
 
 fn describing(metadata: &Metadata, serving: &Serving) -> Result<HeaderMap, Error> {

@@ -14,6 +14,7 @@ use s3s::dto::{Checksum, StreamingBlob};
 use s3s::{Body, TrailingHeaders};
 
 use crate::blobs::{BlobError, Content};
+use crate::objects::paced;
 
 /// Header and trailer names of the checksums that are checked.
 const CHECKSUMS: [&str; 5] = [
@@ -145,5 +146,5 @@ fn broken(error: &(dyn std::error::Error + 'static)) -> BlobError {
 
 /// A response's bytes.
 pub(super) fn outgoing(content: Content) -> StreamingBlob {
-    StreamingBlob::from(Body::http_body_unsync(AxumBody::from_stream(content)))
+    StreamingBlob::from(Body::http_body_unsync(AxumBody::from_stream(paced(content))))
 }
