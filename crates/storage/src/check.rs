@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 
-use futures_util::StreamExt;
-use futures_util::stream;
+use chrono::Utc;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use longhouse_database::ServiceReason;
 use uuid::Uuid;
 
 use crate::blobs::{Content, Entry, Tally, Version, Written};
+use crate::ledger::sweeper::SweepOptions;
 use crate::objects::Metadata;
 use crate::{Error, Storage};
 
@@ -135,8 +136,7 @@ impl Storage {
                 let batch: Vec<String> = batch.iter().map(ToString::to_string).collect();
                 self.database().as_service(REASON).execute(CONDEMN, &[&batch]).await?;
             }
-            checked.blobs_removed =
-                self.sweep(crate::ledger::sweeper::SweepOptions::default()).await?.deleted;
+            checked.blobs_removed = self.sweep(SweepOptions::default()).await?.deleted;
         }
         Ok(checked)
     }
@@ -219,12 +219,15 @@ impl Storage {
         tell: &mut (dyn FnMut(&Finding) + Send),
     ) -> Result<Vec<Version>, Error> {
         let mut orphans = Vec::new();
-        let mut pages = self.blobs().list().chunks(PAGE as usize);
+        // Younger ones may be about to be entered into the ledger.
+        let due = Utc::now() - SweepOptions::default().abandoned;
+        let left = self.blobs().unfinished().try_filter(|entry| std::future::ready(entry.modified <= due));
+        let mut pages = self.blobs().list().chain(left).chunks(PAGE as usize);
         while let Some(page) = pages.next().await {
             let page: Vec<Entry> = page.into_iter().collect::<Result<_, _>>()?;
             checked.blobs += page.len() as u64;
             let versions: Vec<String> = page.iter().map(|entry| entry.version.to_string()).collect();
-            // An upload is in the ledger before its first byte is stored, so what is unknown now stays unknown.
+            // An upload is in the ledger before it leaves the staging folder, so what is unknown now stays unknown.
             let known = self.database().as_service(REASON).query(KNOWN, &[&versions]).await?;
             let known: HashSet<String> = known.iter().map(|row| row.get(0)).collect();
             for entry in page {

@@ -2,10 +2,11 @@
 //! them). `LONGHOUSE_TEST_FAILPOINT=upload.durable` ends the process the first time it comes by,
 //! `upload.durable#2` the second time.
 
-/// Every point, in the order in which a request passes them.
+/// Every point, in the order in which a request passes them; `upload.pending` and `upload.written` in either order.
 pub const POINTS: &[&str] = &[
     "upload.checked",
     "upload.pending",
+    "upload.written",
     "upload.staged",
     "upload.renamed",
     "upload.synced",

@@ -14,11 +14,14 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::reading::{Downloads, Reading};
-use super::{BlobError, Blobs, Content, Entry, Tally, Version, Written, gather};
+use super::{BlobError, Blobs, Content, Entered, Entry, Tally, Version, Written, gather};
 use crate::failpoints;
 
 /// Bytes handed to the disk at once: large enough that handing over costs nothing beside writing.
 const WRITE: usize = 512 * 1024;
+
+/// Bytes after which the disk begins to make them durable while more come, so that less is left for the end.
+const SYNC: usize = 4 * 1024 * 1024;
 
 /// A folder of blobs.
 #[derive(Debug)]
@@ -57,40 +60,57 @@ impl Local {
         self.staging.join(version.to_string())
     }
 
-    async fn store(&self, version: Version, mut content: Content) -> Result<Written, BlobError> {
+    async fn store(
+        &self,
+        version: Version,
+        mut content: Content,
+        entered: Entered,
+    ) -> Result<Written, BlobError> {
         let (staged, path) = (self.staged(version), self.path(version));
-        let mut draft = blocking(move || Draft::create(staged)).await?;
-        let mut tally = Tally::new();
-        // While one batch goes to the disk and into the hash, on a thread each, the next is received.
-        let mut working: Option<Working> = None;
+        let (draft, first) =
+            tokio::join!(blocking(move || Draft::create(staged)), gather(&mut content, WRITE));
+        let (mut draft, mut tally) = (draft?, Tally::new());
+        let (mut batch, mut ended) = first?;
+        let mut syncing: Option<JoinHandle<io::Result<()>>> = None;
+        let mut unsynced = 0;
         loop {
-            let (batch, ended) = gather(&mut content, WRITE).await?;
-            if let Some(Working { writing, hashing }) = working.take() {
-                draft = joined(writing).await?;
-                tally = joined(hashing).await?;
-            }
+            unsynced += batch.iter().map(Bytes::len).sum::<usize>();
+            // While one batch goes to the disk and into the hash, on a thread each, the next is received.
             let hashed = batch.clone();
-            let mut current = std::mem::replace(&mut tally, Tally::new());
             let hashing = spawn_blocking(move || {
-                hashed.iter().for_each(|chunk| current.add(chunk));
-                Ok(current)
+                hashed.iter().for_each(|chunk| tally.add(chunk));
+                Ok(tally)
+            });
+            let writing = spawn_blocking(move || {
+                draft.write(&batch)?;
+                Ok(draft)
             });
             if ended {
-                blocking(move || {
-                    draft.write(&batch)?;
-                    draft.publish(&path)
-                })
-                .await?;
+                let written = async {
+                    let draft = joined(writing).await;
+                    failpoints::reach("upload.written");
+                    draft
+                };
+                let (draft, entered) = tokio::join!(written, entered);
+                entered?;
+                let draft = draft?;
+                if let Some(syncing) = syncing {
+                    joined(syncing).await?;
+                }
+                blocking(move || draft.publish(&path)).await?;
                 return Ok(joined(hashing).await?.finish());
             }
-            let mut current = draft;
-            let writing = spawn_blocking(move || {
-                current.write(&batch)?;
-                Ok(current)
-            });
-            working = Some(Working { writing, hashing });
-            // Moved into the tasks above; both come back before they are needed again.
-            draft = Draft::elsewhere();
+            (batch, ended) = gather(&mut content, WRITE).await?;
+            draft = joined(writing).await?;
+            tally = joined(hashing).await?;
+            if unsynced >= SYNC && syncing.as_ref().is_none_or(JoinHandle::is_finished) {
+                if let Some(syncing) = syncing.take() {
+                    joined(syncing).await?;
+                }
+                let file = draft.file_mut().try_clone()?;
+                syncing = Some(spawn_blocking(move || file.sync_data()));
+                unsynced = 0;
+            }
         }
     }
 
@@ -117,8 +137,13 @@ impl Local {
 }
 
 impl Blobs for Local {
-    fn put<'a>(&'a self, version: Version, content: Content) -> BoxFuture<'a, Result<Written, BlobError>> {
-        self.store(version, content).boxed()
+    fn put<'a>(
+        &'a self,
+        version: Version,
+        content: Content,
+        entered: Entered,
+    ) -> BoxFuture<'a, Result<Written, BlobError>> {
+        self.store(version, content, entered).boxed()
     }
 
     fn get<'a>(&'a self, version: Version, range: Range<u64>) -> BoxFuture<'a, Result<Content, BlobError>> {
@@ -166,13 +191,8 @@ impl Blobs for Local {
         let (staged, path) = (self.staged(version), self.path(version));
         async move {
             Ok(blocking(move || {
-                for file in [staged, path] {
-                    match fs::remove_file(file) {
-                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                        _ => {}
-                    }
-                }
-                Ok(())
+                remove(&staged)?;
+                remove(&path)
             })
             .await?)
         }
@@ -181,20 +201,17 @@ impl Blobs for Local {
 
     fn list<'a>(&'a self) -> BoxStream<'a, Result<Entry, BlobError>> {
         let folders = (0..=u8::MAX).map(|byte| self.blobs.join(hex::encode([byte])));
-        stream::iter(folders.chain([self.staging.clone()]))
-            .then(|folder| async move {
-                let entries = blocking(move || entries(&folder)).await?;
-                Ok::<_, BlobError>(stream::iter(entries.into_iter().map(Ok)))
-            })
-            .try_flatten()
-            .boxed()
+        listed(folders.collect())
     }
-}
 
-/// What goes on with one batch while the next is received.
-struct Working {
-    writing: JoinHandle<io::Result<Draft>>,
-    hashing: JoinHandle<io::Result<Tally>>,
+    fn unfinished<'a>(&'a self) -> BoxStream<'a, Result<Entry, BlobError>> {
+        listed(vec![self.staging.clone()])
+    }
+
+    fn discard<'a>(&'a self, version: Version) -> BoxFuture<'a, Result<(), BlobError>> {
+        let staged = self.staged(version);
+        async move { Ok(blocking(move || remove(&staged)).await?) }.boxed()
+    }
 }
 
 /// A file that is being written; removed again unless it is published.
@@ -208,13 +225,8 @@ impl Draft {
         Ok(Self { open: Some((file, path)) })
     }
 
-    /// Stands in for one that another task works on.
-    fn elsewhere() -> Self {
-        Self { open: None }
-    }
-
     fn file_mut(&mut self) -> &mut File {
-        &mut self.open.as_mut().expect("not handed over or published").0
+        &mut self.open.as_mut().expect("open until it is published").0
     }
 
     fn write(&mut self, batch: &[Bytes]) -> io::Result<()> {
@@ -225,7 +237,7 @@ impl Draft {
     /// be cut short by a power cut, and the ledger knows what to delete.
     fn publish(mut self, path: &Path) -> io::Result<()> {
         failpoints::reach("upload.staged");
-        let (_, staged) = self.open.as_ref().expect("not handed over or published");
+        let (_, staged) = self.open.as_ref().expect("open until it is published");
         fs::rename(staged, path)?;
         let (file, _) = self.open.take().expect("just used");
         failpoints::reach("upload.renamed");
@@ -245,6 +257,23 @@ impl Drop for Draft {
             // The sweeper comes by for it.
             tracing::warn!(path = %path.display(), %error, "an unfinished upload stays in the staging folder");
         }
+    }
+}
+
+fn listed(folders: Vec<PathBuf>) -> BoxStream<'static, Result<Entry, BlobError>> {
+    stream::iter(folders)
+        .then(|folder| async move {
+            let entries = blocking(move || entries(&folder)).await?;
+            Ok::<_, BlobError>(stream::iter(entries.into_iter().map(Ok)))
+        })
+        .try_flatten()
+        .boxed()
+}
+
+fn remove(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -295,6 +324,10 @@ mod tests {
         stream::iter(chunks).boxed()
     }
 
+    fn entered() -> Entered {
+        std::future::ready(Ok(())).boxed()
+    }
+
     async fn read(local: &Local, version: Version, range: Range<u64>) -> Result<Vec<u8>, BlobError> {
         let chunks: Vec<Bytes> = local.get(version, range).await?.try_collect().await?;
         Ok(chunks.concat())
@@ -323,7 +356,7 @@ mod tests {
         let bytes: Vec<u8> = (0..3 * 1024 * 1024 + 7_u32).map(|i| (i * 31 % 251) as u8).collect();
         let chunks = bytes.chunks(100_000).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
         let version = Version::new();
-        let written = local.put(version, content(chunks)).await.unwrap();
+        let written = local.put(version, content(chunks), entered()).await.unwrap();
         assert_eq!(written.size, bytes.len() as u64);
         let expected = digest::digest(&digest::SHA256, &bytes);
         assert_eq!(written.sha256, expected.as_ref());
@@ -352,9 +385,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let local = Local::open(root.path()).await.unwrap();
         let chunks = vec![Ok(Bytes::from(vec![1; 2 * WRITE])), Err(BlobError::Interrupted)];
-        let result = local.put(Version::new(), content(chunks)).await;
+        let result = local.put(Version::new(), content(chunks), entered()).await;
         assert!(matches!(result, Err(BlobError::Interrupted)));
-        let dropped = local.put(Version::new(), stream::pending().boxed());
+        let dropped = local.put(Version::new(), stream::pending().boxed(), entered());
         assert!(dropped.now_or_never().is_none());
         // The writing task may still hold its file for a moment.
         tokio::time::timeout(std::time::Duration::from_secs(5), async {
@@ -367,11 +400,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn bytes_that_the_ledger_does_not_know_stay_staged() {
+        let root = tempfile::tempdir().unwrap();
+        let local = Local::open(root.path()).await.unwrap();
+        let bytes = || content(vec![Ok(Bytes::from_static(b"whole"))]);
+        let refused = std::future::ready(Err(BlobError::Interrupted)).boxed();
+        assert!(local.put(Version::new(), bytes(), refused).await.is_err());
+        assert!(files(root.path()).is_empty());
+
+        let (version, whole) = (Version::new(), async |local: &Local| {
+            let staged: Vec<Entry> = local.unfinished().try_collect().await.unwrap();
+            staged.iter().any(|entry| entry.size == 5)
+        });
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let told = told.map(|_| Ok(())).boxed();
+        let mut storing = local.put(version, bytes(), told);
+        while !whole(&local).await {
+            assert!((&mut storing).now_or_never().is_none());
+        }
+        assert_eq!(local.head(version).await.unwrap(), None, "nobody sees it before");
+        assert_eq!(local.list().count().await, 0);
+        tell.send(()).unwrap();
+        storing.await.unwrap();
+        assert_eq!(read(&local, version, 0..5).await.unwrap(), b"whole");
+        local.discard(version).await.unwrap();
+        assert_eq!(local.head(version).await.unwrap(), Some(5), "what is finished is not discarded");
+    }
+
+    #[tokio::test]
     async fn nothing_is_empty_and_can_be_read() {
         let root = tempfile::tempdir().unwrap();
         let local = Local::open(root.path()).await.unwrap();
         let version = Version::new();
-        assert_eq!(local.put(version, content(Vec::new())).await.unwrap().size, 0);
+        assert_eq!(local.put(version, content(Vec::new()), entered()).await.unwrap().size, 0);
         assert_eq!(read(&local, version, 0..0).await.unwrap(), b"");
         assert!(matches!(read(&local, Version::new(), 0..0).await, Err(BlobError::NotFound)));
     }

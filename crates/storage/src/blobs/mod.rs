@@ -19,6 +19,9 @@ use uuid::Uuid;
 /// A stream of bytes, in chunks as they come.
 pub type Content = BoxStream<'static, Result<Bytes, BlobError>>;
 
+/// Ends when the ledger durably knows the bytes that are being stored.
+pub type Entered = BoxFuture<'static, Result<(), BlobError>>;
+
 /// Why bytes could not be stored, read or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
@@ -105,8 +108,14 @@ pub struct Entry {
 /// A store of bytes.
 pub trait Blobs: fmt::Debug + Send + Sync + 'static {
     /// Stores a stream. When this returns, the bytes survive a power cut; when it fails or is dropped, nothing is left
-    /// or what is left goes with [`Self::delete`].
-    fn put<'a>(&'a self, version: Version, content: Content) -> BoxFuture<'a, Result<Written, BlobError>>;
+    /// or what is left goes with [`Self::delete`]. Until `entered` has ended well, whatever there is of the bytes is
+    /// told by [`Self::unfinished`], so that its age can end it.
+    fn put<'a>(
+        &'a self,
+        version: Version,
+        content: Content,
+        entered: Entered,
+    ) -> BoxFuture<'a, Result<Written, BlobError>>;
 
     /// Reads a part of what is stored, in chunks, in memory that does not grow with it.
     ///
@@ -125,8 +134,14 @@ pub trait Blobs: fmt::Debug + Send + Sync + 'static {
     /// Removes what is stored and what an interrupted [`Self::put`] left. Nothing there is no error.
     fn delete<'a>(&'a self, version: Version) -> BoxFuture<'a, Result<(), BlobError>>;
 
-    /// Everything that is stored, leftovers of interrupted writes included, in no order.
+    /// Everything that is stored, in no order.
     fn list<'a>(&'a self) -> BoxStream<'a, Result<Entry, BlobError>>;
+
+    /// What goes on being written, and what interrupted writes left.
+    fn unfinished<'a>(&'a self) -> BoxStream<'a, Result<Entry, BlobError>>;
+
+    /// Removes what an interrupted [`Self::put`] left, and nothing that is finished.
+    fn discard<'a>(&'a self, version: Version) -> BoxFuture<'a, Result<(), BlobError>>;
 }
 
 /// Size and hash of a stream as it passes.

@@ -95,11 +95,19 @@ impl Remote {
         Path::from_iter(self.prefix.parts().chain(Path::from(version.path()).parts()))
     }
 
-    async fn store(&self, version: Version, mut content: Content) -> Result<Written, BlobError> {
+    async fn store(
+        &self,
+        version: Version,
+        mut content: Content,
+        entered: Entered,
+    ) -> Result<Written, BlobError> {
         let path = self.path(version);
         let mut tally = Tally::new();
         let mut rest = None;
-        let (first, ended) = part(&mut content, &mut rest).await?;
+        // Nothing is stored outside of where the ledger's deletions look, so nothing is stored before.
+        let (first, entered) = tokio::join!(part(&mut content, &mut rest), entered);
+        entered?;
+        let (first, ended) = first?;
         first.iter().for_each(|chunk| tally.add(chunk));
         failpoints::reach("upload.staged");
         if ended {
@@ -196,8 +204,13 @@ impl Drop for Parts {
 }
 
 impl Blobs for Remote {
-    fn put<'a>(&'a self, version: Version, content: Content) -> BoxFuture<'a, Result<Written, BlobError>> {
-        self.store(version, content).boxed()
+    fn put<'a>(
+        &'a self,
+        version: Version,
+        content: Content,
+        entered: Entered,
+    ) -> BoxFuture<'a, Result<Written, BlobError>> {
+        self.store(version, content, entered).boxed()
     }
 
     fn get<'a>(&'a self, version: Version, range: Range<u64>) -> BoxFuture<'a, Result<Content, BlobError>> {
@@ -262,6 +275,15 @@ impl Blobs for Remote {
             .try_filter_map(move |meta| std::future::ready(Ok(entry(meta))))
             .boxed()
     }
+
+    fn unfinished<'a>(&'a self) -> BoxStream<'a, Result<Entry, BlobError>> {
+        // Parts of uploads that never completed are no objects: a lifecycle rule of the bucket ends them.
+        stream::empty().boxed()
+    }
+
+    fn discard<'a>(&'a self, _version: Version) -> BoxFuture<'a, Result<(), BlobError>> {
+        std::future::ready(Ok(())).boxed()
+    }
 }
 
 fn failed(error: object_store::Error) -> BlobError {
@@ -277,13 +299,17 @@ mod tests {
 
     use super::*;
 
+    fn entered() -> Entered {
+        std::future::ready(Ok(())).boxed()
+    }
+
     #[tokio::test]
     async fn parts_make_the_whole() {
         let remote = Remote::over(Arc::new(InMemory::new()), "files");
         let bytes: Vec<u8> = (0..(2 * PART + 99)).map(|i| (i % 251) as u8).collect();
         let chunks: Vec<_> = bytes.chunks(1_000_000).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
         let version = Version::new();
-        let written = remote.put(version, stream::iter(chunks).boxed()).await.unwrap();
+        let written = remote.put(version, stream::iter(chunks).boxed(), entered()).await.unwrap();
         assert_eq!(written.size, bytes.len() as u64);
         let copied = Version::new();
         remote.copy(version, copied).await.unwrap();
@@ -304,11 +330,11 @@ mod tests {
         let remote = Remote::over(Arc::new(InMemory::new()), "");
         for size in [10, PART + 1] {
             let chunks = vec![Ok(Bytes::from(vec![0; size])), Err(BlobError::Interrupted)];
-            let result = remote.put(Version::new(), stream::iter(chunks).boxed()).await;
+            let result = remote.put(Version::new(), stream::iter(chunks).boxed(), entered()).await;
             assert!(matches!(result, Err(BlobError::Interrupted)));
         }
         assert!(remote.list().next().await.is_none());
-        let nothing = remote.put(Version::new(), stream::empty().boxed()).await.unwrap();
+        let nothing = remote.put(Version::new(), stream::empty().boxed(), entered()).await.unwrap();
         assert_eq!(nothing.size, 0);
     }
 }

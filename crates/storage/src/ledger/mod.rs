@@ -1,24 +1,23 @@
 //! The ledger of bytes that no row refers to: uploads on their way, and what the sweeper will delete.
 //!
-//! A blob is entered as pending before its first byte is stored, and a trigger on `storage.objects` strikes it out in
-//! the transaction that gives it a row. Whatever fails in between, the entry is left and the sweeper finds it.
+//! A blob is entered as pending before it leaves the staging folder, and a trigger on `storage.objects` strikes it out
+//! in the transaction that gives it a row. Whatever fails in between, the entry is left and the sweeper finds it; it also
+//! ends, by their age, staged files that have no entry.
 
 pub mod sweeper;
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream;
+use futures_util::future::{Either, select};
+use futures_util::{FutureExt, TryFutureExt};
 use longhouse_database::ServiceReason;
+use tokio::sync::oneshot;
 
-use crate::blobs::{BlobError, Content, Version, Written, gather};
+use crate::blobs::{BlobError, Content, Version, Written};
 use crate::{Error, Storage, failpoints};
 
 /// How often a running upload says that it still runs.
 const TOUCH: Duration = Duration::from_secs(60);
-
-/// Bytes that are taken while their entry is made.
-const FIRST: usize = 512 * 1024;
 
 const WRITE: ServiceReason = ServiceReason::because("the ledger of bytes without a row belongs to no user");
 
@@ -51,26 +50,42 @@ impl Storage {
     /// # Errors
     /// The database.
     pub async fn begin(&self) -> Result<Pending, Error> {
-        let version = Version::new();
-        let pending = Pending { storage: self.clone(), version, settled: false };
-        self.database().as_service(WRITE).execute(BEGIN, &[&version.to_string()]).await?;
-        failpoints::reach("upload.pending");
+        let pending = self.pending();
+        pending.enter().await?;
         Ok(pending)
     }
 
-    /// Stores a stream as a new version, durably.
+    fn pending(&self) -> Pending {
+        Pending { storage: self.clone(), version: Version::new(), settled: false }
+    }
+
+    /// Stores a stream as a new version, durably. Its entry is made meanwhile.
     ///
     /// # Errors
     /// The stream's own error, or why it cannot be stored. Nothing is left behind.
-    pub async fn receive(&self, mut content: Content) -> Result<Stored, Error> {
-        // The first bytes come while the entry is made; they are stored after it.
-        let (pending, first) = tokio::join!(self.begin(), gather(&mut content, FIRST));
-        let pending = pending?;
-        let (first, ended) = first?;
-        let first = stream::iter(first.into_iter().map(Ok));
-        let content = if ended { first.boxed() } else { first.chain(content).boxed() };
-        let version = pending.version;
-        let written = pending.alive(self.blobs().put(version, content)).await?;
+    pub async fn receive(&self, content: Content) -> Result<Stored, Error> {
+        let pending = self.pending();
+        let (tell, told) = oneshot::channel();
+        let entering = async {
+            pending.enter().await?;
+            // Nobody listens any more when storing has failed.
+            let _ = tell.send(());
+            Ok::<(), Error>(())
+        };
+        let entered = told.map_err(|_| BlobError::Interrupted).boxed();
+        let storing = pending.alive(self.blobs().put(pending.version, content, entered));
+        let result = match select(std::pin::pin!(entering), std::pin::pin!(storing)).await {
+            Either::Left((entered, storing)) => {
+                entered?;
+                storing.await
+            }
+            Either::Right((result, entering)) => {
+                // An entry that came later than it is given up would wait for the sweeper.
+                entering.await?;
+                result
+            }
+        };
+        let written = result?;
         failpoints::reach("upload.durable");
         Ok(Stored { pending, written })
     }
@@ -80,6 +95,13 @@ impl Pending {
     /// The version that the bytes are stored under.
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// Makes the entry, durably.
+    async fn enter(&self) -> Result<(), Error> {
+        self.storage.database().as_service(WRITE).execute(BEGIN, &[&self.version.to_string()]).await?;
+        failpoints::reach("upload.pending");
+        Ok(())
     }
 
     /// Waits for work on these bytes, and keeps telling the sweeper that it goes on.

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream;
+use chrono::{DateTime, Utc};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use longhouse_database::ServiceReason;
 use longhouse_server::Drain;
 use tokio::task::JoinHandle;
 
-use crate::blobs::Version;
+use crate::blobs::{BlobError, Entry, Version};
 use crate::{Error, Storage, failpoints};
 
 /// Blobs of one transaction.
@@ -29,6 +29,7 @@ const LEASE: &str = "
 const STRIKE: &str = "delete from storage.blobs where version = any($1)";
 // Later than the others, so that one that never goes does not keep them.
 const POSTPONE: &str = "update storage.blobs set touched_at = now() where version = any($1)";
+const ENTERED: &str = "select version from storage.blobs where version = any($1)";
 const COUNT: &str = "
     select count(*) filter (where state = 'pending'), count(*) filter (where state = 'condemned') from storage.blobs";
 
@@ -111,6 +112,9 @@ impl Storage {
                 break;
             }
         }
+        let staged = self.sweep_staged(options.abandoned).await?;
+        total.deleted += staged.deleted;
+        total.failed += staged.failed;
         metrics::counter!("storage_blobs_deleted_total").increment(total.deleted);
         metrics::counter!("storage_blobs_delete_failures_total").increment(total.failed);
         let counts = self.database().as_service(REASON).query(COUNT, &[]).await?;
@@ -167,5 +171,44 @@ impl Storage {
         transaction.commit().await?;
         failpoints::reach("sweep.committed");
         Ok((rows.len() as i64, Swept { deleted, failed: failed.len() as u64 }))
+    }
+
+    /// Ends writes whose server died before it could enter them: staged files that are old and have no entry.
+    async fn sweep_staged(&self, abandoned: Duration) -> Result<Swept, Error> {
+        let mut swept = Swept::default();
+        let due =
+            match Utc::now().checked_sub_signed(chrono::Duration::from_std(abandoned).unwrap_or_default()) {
+                Some(due) => due,
+                None => DateTime::<Utc>::MIN_UTC,
+            };
+        let old = self.blobs().unfinished().try_filter(|entry| std::future::ready(entry.modified <= due));
+        let mut pages = old.chunks(BATCH as usize);
+        while let Some(page) = pages.next().await {
+            let page = match page.into_iter().collect::<Result<Vec<Entry>, BlobError>>() {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::warn!(%error, "staged files cannot be listed; it is tried again");
+                    swept.failed += 1;
+                    break;
+                }
+            };
+            let versions: Vec<String> = page.iter().map(|entry| entry.version.to_string()).collect();
+            let rows = self.database().as_service(REASON).query(ENTERED, &[&versions]).await?;
+            let entered: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+            for Entry { version, .. } in page {
+                if entered.contains(&version.to_string()) {
+                    continue;
+                }
+                // Finished meanwhile, it is no longer staged and stays.
+                match self.blobs().discard(version).await {
+                    Ok(()) => swept.deleted += 1,
+                    Err(error) => {
+                        tracing::warn!(%version, %error, "a staged file cannot be removed; it is tried again");
+                        swept.failed += 1;
+                    }
+                }
+            }
+        }
+        Ok(swept)
     }
 }

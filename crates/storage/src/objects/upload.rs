@@ -3,7 +3,10 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use futures_util::future::{Either, select};
+use futures_util::{StreamExt, stream};
 use http::HeaderMap;
+use http::header::EXPECT;
 use longhouse_database::ServiceReason;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,11 +14,15 @@ use uuid::Uuid;
 
 use super::Metadata;
 use super::incoming::Incoming;
+use crate::blobs::{Content, gather};
 use crate::buckets::Rules;
 use crate::extract::{self, ObjectPath, SignedPath};
 use crate::names::{BucketId, ObjectName};
 use crate::storage::Caller;
 use crate::{Error, Storage, limits};
+
+/// Bytes that are taken while policies are asked.
+const FIRST: usize = 512 * 1024;
 
 const BY_TOKEN: ServiceReason =
     ServiceReason::because("a signed upload URL was made by somebody who may upload this object");
@@ -91,11 +98,41 @@ impl Storage {
             // Clients expect an object, also where nothing was said.
             user_metadata: Some(incoming.user_metadata.clone().unwrap_or_else(|| json!({}))),
         };
-        self.check_upload(caller, &object).await?;
         let (cache_control, robots) = (incoming.cache_control.clone(), incoming.robots.clone());
-        let stored = self.receive(incoming.content(limit)).await?;
+        let content = if headers.contains_key(EXPECT) {
+            // The client sends nothing before it is told to, so that a refusal saves it the sending.
+            self.check_upload(caller, &object).await?;
+            incoming.content(limit)
+        } else {
+            self.checked_beside(caller, &object, incoming.content(limit)).await?
+        };
+        let stored = self.receive(content).await?;
         let metadata = Metadata::new(&stored.written, &object.mimetype, &cache_control, robots);
         self.commit_upload(caller, &object, &metadata, stored).await
+    }
+
+    /// Takes the first bytes into memory while policies are asked. A refusal does not wait for them.
+    async fn checked_beside(
+        &self,
+        caller: &Caller,
+        object: &NewObject,
+        mut content: Content,
+    ) -> Result<Content, Error> {
+        let checking = std::pin::pin!(self.check_upload(caller, object));
+        let taking = std::pin::pin!(gather(&mut content, FIRST));
+        let first = match select(checking, taking).await {
+            Either::Left((checked, taking)) => {
+                checked?;
+                taking.await
+            }
+            Either::Right((first, checking)) => {
+                checking.await?;
+                first
+            }
+        };
+        let (first, ended) = first?;
+        let first = stream::iter(first.into_iter().map(Ok));
+        Ok(if ended { first.boxed() } else { first.chain(content).boxed() })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Rows without bytes, bytes without a row, and bytes that are others.
 
-use std::fs;
+use std::fs::{self, File};
+use std::time::{Duration, SystemTime};
 
 use longhouse_storage::Error;
 use longhouse_storage::blobs::Version;
@@ -35,7 +36,13 @@ async fn what_does_not_belong_together_is_found_and_pruned() {
     let stray = Version::new();
     fs::write(app.folder.path().join("blobs").join(stray.path()), "stray").unwrap();
     let draft = Version::new();
-    fs::write(app.folder.path().join("staging").join(draft.to_string()), "half").unwrap();
+    let draft = app.folder.path().join("staging").join(draft.to_string());
+    fs::write(&draft, "half").unwrap();
+    // A young one may be an upload that is about to be entered into the ledger.
+    let (checked, _) = check(&app, false, false).await;
+    assert_eq!(checked.without_row, 1);
+    let old = SystemTime::now() - Duration::from_secs(2 * 3600);
+    File::options().write(true).open(&draft).unwrap().set_modified(old).unwrap();
     fs::write(app.folder.path().join("blobs").join("README"), "not ours").unwrap();
     app.owner
         .batch_execute("insert into storage.objects (bucket_id, name) values ('files', 'by hand')")

@@ -1,9 +1,11 @@
 //! Bytes without a row: who enters them, who strikes them out, who deletes them.
 
-use std::time::Duration;
+use std::fs::File;
+use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
 use longhouse_server::Drain;
+use longhouse_storage::blobs::Version;
 use longhouse_storage::ledger::sweeper::SweepOptions;
 use serde_json::json;
 
@@ -31,6 +33,26 @@ async fn the_sweeper_keeps_what_is_fresh() {
     assert_eq!(app.storage.sweep(SweepOptions::default()).await.unwrap().deleted, 0);
     drop(pending);
     app.nothing_pending().await;
+}
+
+#[tokio::test]
+async fn a_staged_file_without_an_entry_goes_when_it_is_old() {
+    let app = TestStorage::start().await;
+    let pending = app.storage.begin().await.unwrap();
+    let old = SystemTime::now() - Duration::from_secs(2 * 3600);
+    let staged = [(Version::new(), old), (Version::new(), SystemTime::now()), (pending.version(), old)];
+    let staged = staged.map(|(version, modified)| {
+        let path = app.folder.path().join("staging").join(version.to_string());
+        let file = File::create(&path).unwrap();
+        file.set_modified(modified).unwrap();
+        path
+    });
+    assert_eq!(app.storage.sweep(SweepOptions::default()).await.unwrap().deleted, 1);
+    let there = staged.each_ref().map(|path| path.exists());
+    assert_eq!(there, [false, true, true], "one may be about to be entered, one is entered");
+    app.sweep().await;
+    assert!(app.files().is_empty());
+    drop(pending);
 }
 
 #[tokio::test]
