@@ -17,7 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinSet;
 use url::Url;
 
-use super::{BlobError, Blobs, Content, Entry, Tally, Version, Written, gather};
+use super::{BlobError, Blobs, Content, Entered, Entry, Tally, Version, Written, gather};
 use crate::failpoints;
 
 /// Size of a part, exactly: some stores want all but the last alike. Stores take 10,000 parts, so a file of up to 78 GiB.

@@ -118,19 +118,20 @@ impl Storage {
         object: &NewObject,
         mut content: Content,
     ) -> Result<Content, Error> {
-        let checking = std::pin::pin!(self.check_upload(caller, object));
-        let taking = std::pin::pin!(gather(&mut content, FIRST));
-        let first = match select(checking, taking).await {
-            Either::Left((checked, taking)) => {
-                checked?;
-                taking.await
-            }
-            Either::Right((first, checking)) => {
-                checking.await?;
-                first
+        let (first, ended) = {
+            let checking = std::pin::pin!(self.check_upload(caller, object));
+            let taking = std::pin::pin!(gather(&mut content, FIRST));
+            match select(checking, taking).await {
+                Either::Left((checked, taking)) => {
+                    checked?;
+                    taking.await?
+                }
+                Either::Right((first, checking)) => {
+                    checking.await?;
+                    first?
+                }
             }
         };
-        let (first, ended) = first?;
         let first = stream::iter(first.into_iter().map(Ok));
         Ok(if ended { first.boxed() } else { first.chain(content).boxed() })
     }

@@ -96,6 +96,9 @@ async fn a_client_that_is_still_sending_learns_of_the_refusal() {
     // Who asks before sending is told before sending.
     let asking = raw(&app, "POST /storage/v1/object/small/a HTTP/1.1\r\nhost: a\r\nauthorization: Bearer nobody\r\nexpect: 100-continue\r\ncontent-length: 30000000\r\nconnection: close\r\n\r\n").await;
     assert!(asking.starts_with("HTTP/1.1 400"), "{asking}");
+    // A refusal does not wait for bytes that never come.
+    let slow = raw(&app, "POST /storage/v1/object/files/a HTTP/1.1\r\nhost: a\r\nauthorization: Bearer anon\r\ncontent-length: 100\r\nconnection: close\r\n\r\nhalf").await;
+    assert!(slow.contains("\"statusCode\":\"403\""), "{slow}");
     nothing_left(&app).await;
 }
 
