@@ -50,6 +50,7 @@ pub(crate) const SECTIONS: &[(&str, &str)] = &[
     ("mail", "How the auth service sends mail."),
     ("providers", "Sites that people may sign in with."),
     ("storage", "Files: the service at `/storage/v1`, and where it keeps bytes."),
+    ("realtime", "Channels: the service at `/realtime/v1`, its bounds, and other servers of the project."),
     ("openai", "Speech-to-speech and transcription."),
     ("twilio", "Phone calls."),
     ("receptionist", "The phone receptionist."),
@@ -591,6 +592,65 @@ pub(crate) static KEYS: &[Key] = &[
         ["S3_PROTOCOL_ACCESS_KEY_SECRET"],
         "Its secret: choose 40 random characters.",
         unset: "sessions of users alone"
+    ),
+    key!(realtime.enabled, Flag, [], "Whether it is served. A hosted project has its own."),
+    key!(
+        realtime.changes,
+        Flag,
+        [],
+        "Whether clients can follow changes of the database; an external one needs `wal_level=logical`."
+    ),
+    key!(
+        realtime.nats_url,
+        Optional<ApiKey>,
+        ["NATS_URL"],
+        "NATS between the servers of one project: `nats://user:password@host:4222`, several joined by commas.",
+        unset: "this server is alone"
+    ),
+    key!(realtime.nats_prefix, Name, [], "Begins the subjects on NATS, where several projects share it."),
+    key!(
+        realtime.max_connections,
+        Count<usize, 1, 1_000_000>,
+        [],
+        "Most sockets of this server; further ones are answered 429."
+    ),
+    key!(realtime.max_channels, Count<usize, 1, 10_000>, [], "Most channels of one socket."),
+    key!(
+        realtime.joins_per_second,
+        Count<u32, 1, 1_000_000>,
+        [],
+        "Most joins a second, all sockets of this server together."
+    ),
+    key!(
+        realtime.messages_per_second,
+        Count<u32, 1, 100_000>,
+        [],
+        "Most messages a second from one socket, on average over ten, and in one batch by HTTP."
+    ),
+    key!(realtime.max_payload, Size<KIB, { GIB / 16 }>, [], "Largest payload of a broadcast or a presence."),
+    key!(
+        realtime.presence_per_second,
+        Count<u32, 1, 1_000_000>,
+        [],
+        "Most presence events a second, all channels of this server together."
+    ),
+    key!(
+        realtime.presence_per_channel,
+        Count<u32, 1, 1_000_000>,
+        [],
+        "Most presence events of one channel of one socket in 30 seconds."
+    ),
+    key!(
+        realtime.max_waiting,
+        Size<{ 64 * KIB }, GIB>,
+        [],
+        "Most bytes that wait for one socket; a client that reads more slowly is cut."
+    ),
+    key!(
+        realtime.idle_timeout,
+        Time<{ 10 * SECOND }, HOUR>,
+        [],
+        "Longest silence of a client; clients send a heartbeat every 25 seconds."
     ),
     key!(
         openai.api_key,

@@ -28,6 +28,8 @@ pub struct Config {
     pub providers: Providers,
     /// `[storage]`: buckets and objects.
     pub storage: Storage,
+    /// `[realtime]`
+    pub realtime: Realtime,
     /// `[openai]`
     pub openai: OpenAi,
     /// `[twilio]`
@@ -320,6 +322,37 @@ pub struct Storage {
     pub s3_protocol_secret_access_key: Option<SecretString>,
 }
 
+/// `[realtime]`: the service at `/realtime/v1`, its bounds, and how servers of one project reach each other.
+#[derive(Debug, Clone)]
+pub struct Realtime {
+    /// Whether it is served. Default true. A hosted project has its own.
+    pub enabled: bool,
+    /// Whether clients can follow changes of the database. Default true.
+    pub changes: bool,
+    /// NATS between the servers of one project; unset: this server is alone. Environment: `NATS_URL`.
+    pub nats_url: Option<SecretString>,
+    /// Begins the project's subjects on NATS. Default `longhouse`.
+    pub nats_prefix: String,
+    /// Most sockets of this server. Default 10 000.
+    pub max_connections: usize,
+    /// Most channels of one socket. Default 100.
+    pub max_channels: usize,
+    /// Most joins a second, all sockets together. Default 1 000.
+    pub joins_per_second: u32,
+    /// Most messages a second from one socket, on average over ten. Default 500.
+    pub messages_per_second: u32,
+    /// Largest payload of a broadcast or a presence, in bytes. Default 3 MB.
+    pub max_payload: usize,
+    /// Most presence events a second, all channels together. Default 1 000.
+    pub presence_per_second: u32,
+    /// Most presence events of one channel of one socket in 30 seconds. Default 50.
+    pub presence_per_channel: u32,
+    /// Most bytes that wait for one socket; a client that reads more slowly is cut. Default 4 MiB.
+    pub max_waiting: usize,
+    /// Longest silence of a client. Default 60 s.
+    pub idle_timeout: Duration,
+}
+
 /// `[openai]`
 #[derive(Debug, Clone)]
 pub struct OpenAi {
@@ -399,6 +432,7 @@ impl Default for Config {
             mail: Mail::default(),
             providers: Providers { oidc_name: "oidc".into(), ..Providers::default() },
             storage: Storage::default(),
+            realtime: Realtime::default(),
             openai: OpenAi::default(),
             twilio: Twilio {
                 account_sid: None,
@@ -534,6 +568,26 @@ impl Default for Storage {
             s3_path_style: true,
             s3_protocol_access_key_id: None,
             s3_protocol_secret_access_key: None,
+        }
+    }
+}
+
+impl Default for Realtime {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            changes: true,
+            nats_url: None,
+            nats_prefix: "longhouse".into(),
+            max_connections: 10_000,
+            max_channels: 100,
+            joins_per_second: 1_000,
+            messages_per_second: 500,
+            max_payload: 3_000_000,
+            presence_per_second: 1_000,
+            presence_per_channel: 50,
+            max_waiting: 4 << 20,
+            idle_timeout: Duration::from_secs(60),
         }
     }
 }

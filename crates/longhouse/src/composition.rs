@@ -14,6 +14,7 @@ use longhouse_identity::service::AuthService;
 use longhouse_identity::{Verifier, refresh_keys, verify_headers};
 use longhouse_operations::health::{Health, PROBES};
 use longhouse_operations::metrics::Metrics;
+use longhouse_realtime::Realtime;
 use longhouse_server::{ApiError, Stack};
 use longhouse_storage::Storage;
 use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
@@ -21,7 +22,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::applications::Applications;
 use crate::rest_v1::{self, RestV1};
-use crate::{auth_v1, build, storage_v1};
+use crate::{auth_v1, build, realtime_v1, storage_v1};
 
 /// What the routes lead to. A service that is switched off is absent.
 pub(crate) struct Services<'a> {
@@ -29,6 +30,7 @@ pub(crate) struct Services<'a> {
     pub(crate) rest: &'a RestV1,
     pub(crate) auth: Option<&'a AuthService>,
     pub(crate) storage: Option<&'a Storage>,
+    pub(crate) realtime: Option<&'a Realtime>,
 }
 
 /// Every route behind every layer.
@@ -39,7 +41,7 @@ pub(crate) fn router(
     metrics: &Metrics,
     verifier: &Verifier,
 ) -> Router {
-    let Services { applications, rest, auth, storage } = *services;
+    let Services { applications, rest, auth, storage, realtime } = *services;
     let metrics = metrics
         .router()
         .layer(from_fn_with_state((verifier.clone(), behind_proxy(config)), local_or_service));
@@ -57,6 +59,9 @@ pub(crate) fn router(
     }
     if let Some(storage) = storage {
         router = router.nest(storage_v1::PATH, storage.router());
+    }
+    if let Some(realtime) = realtime {
+        router = router.nest(realtime_v1::PATH, realtime.router());
     }
     let mut stack = Stack::new(&config.server).streaming(storage_v1::PATH);
     for probe in PROBES {

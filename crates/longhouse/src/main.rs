@@ -15,6 +15,7 @@ mod keys_command;
 mod offline;
 mod openapi;
 mod platform;
+mod realtime_v1;
 mod rest;
 mod rest_v1;
 mod run_state;

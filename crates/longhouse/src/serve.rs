@@ -28,6 +28,7 @@ use crate::banner::{Secrets, greeting};
 use crate::composition::Services;
 use crate::offline::Emulated;
 use crate::platform::Platform;
+use crate::realtime_v1::{self, RealtimeV1};
 use crate::rest_v1::RestV1;
 use crate::run_state::{RunState, process_start};
 use crate::settings::{ServerArgs, SettingsArgs};
@@ -92,12 +93,15 @@ struct Running {
     rest: RestV1,
     auth: Option<AuthV1>,
     storage: Option<StorageV1>,
+    realtime: Option<RealtimeV1>,
 }
 
 async fn start(config: &mut Config, started: Instant) -> miette::Result<Running> {
     // Before anything that takes time, so that a busy port is told at once.
     let listener =
         Listener::bind(SocketAddr::new(config.server.host, config.server.port)).await.into_diagnostic()?;
+    // Sockets of realtime are many, and must leave room for everything else.
+    let listener = listener.max_connections(20_000.max(config.realtime.max_connections + 2_000));
     let keys = ProjectKeys::load_or_create(config).into_diagnostic()?;
     let emulated = Emulated::of(config);
     if emulated.twilio {
@@ -122,11 +126,13 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
     let auth =
         auth_v1::start(config, &platform.database, address, verifier.clone(), Signer::of(&ring), &drain)?;
     let storage = storage_v1::start(config, &platform.database, &keys, verifier.clone(), &drain).await?;
+    let realtime = realtime_v1::start(config, &platform.database, verifier.clone(), &drain).await?;
     let services = Services {
         applications: &applications,
         rest: &rest,
         auth: auth.as_ref().map(|running| &running.service),
         storage: storage.as_ref().map(|running| &running.storage),
+        realtime: realtime.as_ref().map(|running| &running.realtime),
     };
     let router = composition::router(config, &services, &health, &metrics, &verifier);
     let state = run_state(config, &keys, &platform, emulated, listener.local_addr());
@@ -141,7 +147,18 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
         tracing::warn!("OPENAI_API_KEY is not set: no model answers calls, callers hear an apology");
     }
     tracing::info!(address = state.api_url, emulated = ?state.emulated, "ready in {milliseconds} ms");
-    Ok(Running { cluster: platform.cluster, openai, drain, serving, upkeep, following, rest, auth, storage })
+    Ok(Running {
+        cluster: platform.cluster,
+        openai,
+        drain,
+        serving,
+        upkeep,
+        following,
+        rest,
+        auth,
+        storage,
+        realtime,
+    })
 }
 
 impl Running {
@@ -166,6 +183,11 @@ impl Running {
             && let Err(error) = auth.mailing.await
         {
             tracing::error!(%error, "the task that sends mail failed");
+        }
+        if let Some(realtime) = self.realtime
+            && let Err(error) = realtime.running.await
+        {
+            tracing::error!(%error, "the task that joins realtime with other servers failed");
         }
         // Its round ends before the database does.
         if let Some(storage) = self.storage
