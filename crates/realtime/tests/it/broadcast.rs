@@ -54,7 +54,9 @@ async fn a_name_is_two_channels_one_of_them_private() {
     let mut public = server.client().await;
     let mut private = server.client().await;
     public.join("realtime:room-1", json!({})).await;
-    private.join_as("realtime:room-1", json!({ "private": true, "broadcast": { "self": true } }), Some("ann")).await;
+    private
+        .join_as("realtime:room-1", json!({ "private": true, "broadcast": { "self": true } }), Some("ann"))
+        .await;
     private.broadcast("realtime:room-1", "secret", json!({})).await;
     assert_eq!(private.event("broadcast").await.payload["event"], "secret");
     public.heard_no("broadcast").await;

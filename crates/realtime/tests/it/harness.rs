@@ -183,7 +183,9 @@ impl Client {
         self.number += 1;
         let reference = json!(self.number.to_string());
         let message = match self.version {
-            1 => json!({ "topic": topic, "event": event, "payload": payload, "ref": reference, "join_ref": join_ref }),
+            1 => {
+                json!({ "topic": topic, "event": event, "payload": payload, "ref": reference, "join_ref": join_ref })
+            }
             _ => json!([join_ref, reference, topic, event, payload]),
         };
         self.raw(Message::text(message.to_string())).await;

@@ -52,7 +52,8 @@ async fn one_message_may_be_bytes() {
     client.join("realtime:a b", json!({})).await;
     let url = format!("http://{}/realtime/v1/api/broadcast/a%20b/events/e%2F1", server.address);
     let post = async |content_type: &'static str, body: &'static [u8]| {
-        let request = reqwest::Client::new().post(&url).bearer_auth("ann").header("content-type", content_type);
+        let request =
+            reqwest::Client::new().post(&url).bearer_auth("ann").header("content-type", content_type);
         request.body(body).send().await.unwrap().status().as_u16()
     };
     assert_eq!(post("application/octet-stream", &[1, 2]).await, 202);

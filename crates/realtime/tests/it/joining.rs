@@ -49,7 +49,8 @@ async fn rights_of_both_kinds_are_apart() {
     bob.heard_no("presence_state").await;
     bob.heard_no("presence_diff").await;
     ann.heard_no("presence_diff").await;
-    let kept: i64 = server.owner.query_one("select count(*) from realtime.messages", &[]).await.unwrap().get(0);
+    let kept: i64 =
+        server.owner.query_one("select count(*) from realtime.messages", &[]).await.unwrap().get(0);
     assert_eq!(kept, 0, "asking leaves nothing");
 }
 
@@ -68,7 +69,8 @@ async fn a_refreshed_token_decides_anew() {
     client.send(&join_ref, "realtime:room-1", "access_token", json!({ "access_token": "bob" })).await;
     let system = client.event("system").await.payload;
     let message = "You do not have permissions to read from this Channel topic: room-1";
-    let expected = json!({ "extension": "system", "status": "error", "message": message, "channel": "room-1" });
+    let expected =
+        json!({ "extension": "system", "status": "error", "message": message, "channel": "room-1" });
     assert_eq!(system, expected);
     client.event("phx_close").await;
 }

@@ -13,7 +13,11 @@ use tokio::process::{Child, Command};
 
 use crate::harness::{Client, PATIENCE, Server, database};
 
-async fn two(database: &Arc<TestDatabase>, one: Arc<dyn EventBus>, other: Arc<dyn EventBus>) -> (Server, Server) {
+async fn two(
+    database: &Arc<TestDatabase>,
+    one: Arc<dyn EventBus>,
+    other: Arc<dyn EventBus>,
+) -> (Server, Server) {
     let one = Server::on(Arc::clone(database), one, Limits::default()).await;
     let other = Server::on(Arc::clone(database), other, Limits::default()).await;
     (one, other)
@@ -65,7 +69,9 @@ async fn meet(one: &Server, other: &Server) {
     assert_eq!(ann.event("broadcast").await.payload["payload"], json!([9]));
     bob.heard_no("broadcast").await;
     drop(ann);
-    let left = bob.expect(|told| told.event == "presence_diff" && told.payload["leaves"]["ann"] != Value::Null).await;
+    let left = bob
+        .expect(|told| told.event == "presence_diff" && told.payload["leaves"]["ann"] != Value::Null)
+        .await;
     assert_eq!(left.payload["joins"], json!({}));
 }
 
@@ -170,7 +176,8 @@ async fn presence_heals_after_a_partition() {
     connected(&*other_bus).await;
     sees(&other, &["bob", "eve"]).await;
     sees(&one, &["bob", "eve"]).await;
-    let healed = bob.expect(|told| told.event == "presence_diff" && told.payload["leaves"]["ann"] != Value::Null);
+    let healed =
+        bob.expect(|told| told.event == "presence_diff" && told.payload["leaves"]["ann"] != Value::Null);
     healed.await;
     bob.heard_no("broadcast").await;
     let mut heard = false;
