@@ -58,6 +58,13 @@ const NEEDS: &[Need] = &[
         source: Source::Packages { debian: "sox", homebrew: "sox" },
     },
     Need {
+        name: "nats-server",
+        why: "tests of several servers",
+        since: Purpose::Test,
+        found: |places| places.has("nats-server"),
+        source: Source::Packages { debian: "nats-server", homebrew: "nats-server" },
+    },
+    Need {
         name: "Chromium",
         why: "tests of pages",
         since: Purpose::Test,
@@ -313,7 +320,9 @@ mod tests {
         let all: Vec<&Need> = NEEDS.iter().collect();
         let debian = advice(&all, false);
         assert!(
-            debian.contains("sudo apt-get install postgresql espeak-ng sox chromium npm python3-venv\n"),
+            debian.contains(
+                "sudo apt-get install postgresql espeak-ng sox nats-server chromium npm python3-venv\n"
+            ),
             "{debian}"
         );
         assert!(debian.contains("cargo install --locked cargo-nextest"), "{debian}");

@@ -20,6 +20,8 @@ pub(crate) struct Platform {
     pub(crate) database: Database,
     /// How `database` connects.
     pub(crate) requests: DatabaseOptions,
+    /// Of the owner, who replicates.
+    pub(crate) owner_url: SecretString,
     /// For `run.json`.
     pub(crate) shown_url: String,
     /// What the applications found or made in it.
@@ -65,7 +67,15 @@ impl Platform {
             Ok((database, prepared, migration_version)) => {
                 let shown_url = shown(&urls.owner, cluster.is_some());
                 let requests = database_options(config, &urls.requests);
-                Ok(Self { cluster, database, requests, shown_url, prepared, migration_version })
+                Ok(Self {
+                    cluster,
+                    database,
+                    requests,
+                    owner_url: urls.owner.clone(),
+                    shown_url,
+                    prepared,
+                    migration_version,
+                })
             }
             Err(report) => {
                 if let Some(cluster) = cluster

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use longhouse_config::Config;
-use longhouse_database::Database;
+use longhouse_database::DatabaseOptions;
 use longhouse_identity::{AuthError, Verifier};
 use longhouse_realtime::bus::{EventBus, Local, Nats, NatsOptions};
+use longhouse_realtime::changes::{Changes, ChangesOptions};
 use longhouse_realtime::{Limits, Options, Realtime, TokenError, Verify};
 use longhouse_server::Drain;
 use miette::{IntoDiagnostic, WrapErr};
 use secrecy::ExposeSecret;
 use tokio::task::JoinHandle;
+
+use crate::platform::Platform;
 
 /// Where it is served.
 pub(crate) const PATH: &str = "/realtime/v1";
@@ -18,27 +21,57 @@ pub(crate) const PATH: &str = "/realtime/v1";
 /// A running service, and what it does by itself until the process stops.
 pub(crate) struct RealtimeV1 {
     pub(crate) realtime: Realtime,
-    pub(crate) running: JoinHandle<()>,
+    running: JoinHandle<()>,
+    changes: Option<Arc<Changes>>,
+}
+
+impl RealtimeV1 {
+    /// Waits until nothing of it runs any more. The process must be stopping.
+    pub(crate) async fn stop(self) {
+        if let Some(changes) = self.changes {
+            changes.stop().await;
+        }
+        if let Err(error) = self.running.await {
+            tracing::error!(%error, "the task that joins realtime with other servers failed");
+        }
+    }
 }
 
 /// The service, unless it is switched off or a hosted project has its own.
 pub(crate) async fn start(
     config: &Config,
-    database: &Database,
+    platform: &Platform,
     verifier: Verifier,
     drain: &Drain,
 ) -> miette::Result<Option<RealtimeV1>> {
     if !config.realtime.enabled || config.supabase.url.is_some() {
         return Ok(None);
     }
+    let bus = bus(config).await?;
+    let database = platform.database.clone();
     let realtime = Realtime::new(Options {
         database: database.clone(),
         verify: verify(verifier),
-        bus: bus(config).await?,
+        bus: Arc::clone(&bus),
         limits: limits(&config.realtime),
     });
+    let changes = config.realtime.changes.then(|| {
+        let options = ChangesOptions::new(replication(config, platform));
+        let changes = Changes::start(options, database, bus, realtime.sink());
+        realtime.follow(Arc::clone(&changes) as _);
+        changes
+    });
     let running = tokio::spawn(realtime.run(drain.clone()));
-    Ok(Some(RealtimeV1 { realtime, running }))
+    Ok(Some(RealtimeV1 { realtime, running, changes }))
+}
+
+/// The owner replicates: the role of requests may not.
+fn replication(config: &Config, platform: &Platform) -> DatabaseOptions {
+    DatabaseOptions {
+        url: platform.owner_url.clone(),
+        pool_size: config.database.pool_size,
+        ..platform.requests.clone()
+    }
 }
 
 async fn bus(config: &Config) -> miette::Result<Arc<dyn EventBus>> {

@@ -126,7 +126,7 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
     let auth =
         auth_v1::start(config, &platform.database, address, verifier.clone(), Signer::of(&ring), &drain)?;
     let storage = storage_v1::start(config, &platform.database, &keys, verifier.clone(), &drain).await?;
-    let realtime = realtime_v1::start(config, &platform.database, verifier.clone(), &drain).await?;
+    let realtime = realtime_v1::start(config, &platform, verifier.clone(), &drain).await?;
     let services = Services {
         applications: &applications,
         rest: &rest,
@@ -184,10 +184,8 @@ impl Running {
         {
             tracing::error!(%error, "the task that sends mail failed");
         }
-        if let Some(realtime) = self.realtime
-            && let Err(error) = realtime.running.await
-        {
-            tracing::error!(%error, "the task that joins realtime with other servers failed");
+        if let Some(realtime) = self.realtime {
+            realtime.stop().await;
         }
         // Its round ends before the database does.
         if let Some(storage) = self.storage

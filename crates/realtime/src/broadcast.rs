@@ -145,6 +145,26 @@ pub(crate) fn json_payload(event: &str, payload: &[u8], id: Option<&str>, replay
     out.freeze()
 }
 
+/// The frame of an earlier message; none for bytes to clients that cannot be told.
+pub(crate) fn replayed_frame(version: Version, topic: &str, earlier: &DatabaseBroadcast) -> Option<Bytes> {
+    match &earlier.payload {
+        BroadcastPayload::Json(json) => {
+            let payload = json_payload(&earlier.event, json, Some(&earlier.id), true);
+            Some(version.to_all(topic, "broadcast", &payload))
+        }
+        BroadcastPayload::Binary(data) if version == Version::V2 => {
+            let meta = format!(r#"{{"replayed":true,"id":{}}}"#, json_string(&earlier.id));
+            let user = UserBroadcast {
+                event: earlier.event.as_str().into(),
+                encoding: Encoding::Binary,
+                data: data.clone(),
+            };
+            user_broadcast(topic, &user, meta.as_bytes())
+        }
+        BroadcastPayload::Binary(_) => None,
+    }
+}
+
 /// Whether this is an object: whatever else `payload` may be, clients could not read it as a message.
 pub(crate) fn is_object(payload: &RawValue) -> bool {
     payload.get().starts_with('{')

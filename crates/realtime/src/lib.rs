@@ -11,6 +11,7 @@ mod channel;
 mod hub;
 mod identity;
 mod limits;
+mod meters;
 mod presence;
 pub mod protocol;
 mod socket;
@@ -76,6 +77,7 @@ impl Realtime {
     /// Puts the parts together. Nothing is heard of other servers before [`Self::run`].
     pub fn new(options: Options) -> Self {
         let Options { database, verify, bus, limits } = options;
+        meters::describe();
         Self { hub: Arc::new(Hub::new(limits, database, verify, bus)) }
     }
 

@@ -5,6 +5,7 @@ mod auth;
 mod binary;
 mod clients;
 mod moving;
+mod realtime;
 mod rest;
 mod storage;
 mod survival;

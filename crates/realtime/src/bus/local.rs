@@ -50,6 +50,11 @@ impl EventBus for LocalBus {
         self.node
     }
 
+    /// Every node, and whoever may still make one, holds the subjects.
+    fn is_alone(&self) -> bool {
+        Arc::strong_count(&self.local.subjects) == 1
+    }
+
     fn publish(&self, subject: &str, payload: Bytes) {
         let mut subjects = self.local.subjects.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(subscribers) = subjects.get_mut(subject) else { return };
@@ -77,6 +82,13 @@ impl EventBus for LocalBus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_alone_knows() {
+        assert!(Local::default().join().is_alone());
+        let local = Local::default();
+        assert!(!local.join().is_alone(), "another may join");
+    }
 
     #[tokio::test]
     async fn others_hear_and_the_publisher_does_not() {

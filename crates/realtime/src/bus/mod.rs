@@ -81,6 +81,11 @@ pub trait EventBus: fmt::Debug + Send + Sync + 'static {
     /// This node.
     fn node(&self) -> NodeId;
 
+    /// Whether there is certainly nobody else, so that nothing needs to be written for others.
+    fn is_alone(&self) -> bool {
+        false
+    }
+
     /// Sends to every other node that has subscribed. Never waits: where the way out is full or cut, the message is
     /// dropped and counted in `realtime_bus_dropped_total`.
     fn publish(&self, subject: &str, payload: Bytes);

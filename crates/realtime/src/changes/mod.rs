@@ -135,4 +135,7 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
 
     /// Whether changes flow: `Err` says why not and what to do.
     fn status(&self) -> Result<(), String>;
+
+    /// Somebody has joined a channel, to which the database may send messages. Returns at once.
+    fn attend(&self);
 }

@@ -356,6 +356,10 @@ impl Source for Changes {
         lock(&self.registry).renew(ids, claims);
     }
 
+    fn attend(&self) {
+        Self::attend(self);
+    }
+
     fn status(&self) -> Result<(), String> {
         match &*self.state.borrow() {
             State::Idle | State::Leading | State::Following => Ok(()),

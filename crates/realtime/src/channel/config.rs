@@ -2,9 +2,10 @@
 //!
 //! Read leniently, as Supabase Realtime does: what makes no sense counts as absent, and true may be written as text.
 
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
-use crate::changes::Wanted;
+use crate::changes::{MOST_REPLAYED, Wanted};
 
 /// What a client asks for.
 #[derive(Debug, Default, PartialEq)]
@@ -28,8 +29,8 @@ pub(crate) struct Join {
 /// Earlier messages to begin with.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub(crate) enum Replay {
-    /// The last `limit` ones since `since`, in milliseconds since 1970.
-    Since { since: i64, limit: i64 },
+    /// The last `limit` ones since `since`.
+    Since { since: DateTime<Utc>, limit: u32 },
     /// Cannot be read.
     Invalid,
 }
@@ -44,9 +45,6 @@ pub(crate) struct Binding {
     /// What it asks for, or why that makes no sense.
     pub(crate) wanted: Result<Wanted, String>,
 }
-
-/// Most messages that a replay brings, and as many if the client does not say.
-const MOST_REPLAYED: i64 = 25;
 
 impl Join {
     pub(crate) fn parse(payload: &Value) -> Self {
@@ -91,13 +89,18 @@ fn flag(value: Option<&Value>) -> bool {
     }
 }
 
+/// As many as a replay brings at most, if the client does not say.
 fn replay(value: &Value) -> Replay {
     let limit = match value.get("limit") {
-        None | Some(Value::Null) => Some(MOST_REPLAYED),
+        None | Some(Value::Null) => Some(MOST_REPLAYED.into()),
         Some(limit) => limit.as_i64(),
     };
-    match (value.get("since").and_then(Value::as_i64), limit) {
-        (Some(since), Some(limit)) => Replay::Since { since, limit: limit.clamp(1, MOST_REPLAYED) },
+    let since = value.get("since").and_then(Value::as_i64).and_then(DateTime::from_timestamp_millis);
+    match (since, limit) {
+        (Some(since), Some(limit)) => {
+            let limit = limit.clamp(1, MOST_REPLAYED.into());
+            Replay::Since { since, limit: limit.try_into().unwrap_or(MOST_REPLAYED) }
+        }
         _ => Replay::Invalid,
     }
 }
@@ -140,7 +143,10 @@ mod tests {
         assert!(join.private && join.ack && join.own && join.presence && !join.replication_ready);
         assert_eq!(join.token.as_deref(), Some("t"));
         assert_eq!(join.presence_key.as_deref(), Some("ada"));
-        assert_eq!(join.replay, Some(Replay::Since { since: 5, limit: 25 }));
+        assert_eq!(
+            join.replay,
+            Some(Replay::Since { since: DateTime::from_timestamp_millis(5).unwrap(), limit: 25 })
+        );
         let [binding] = &join.bindings[..] else { panic!("{:?}", join.bindings) };
         let wanted = Wanted {
             event: Some("INSERT".into()),

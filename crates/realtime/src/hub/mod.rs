@@ -145,7 +145,9 @@ impl Hub {
 
     /// Sends a message to a channel, on all servers. `except`: the channel of a socket here that does not want it.
     pub(crate) fn broadcast(&self, broadcast: &Broadcast, except: Option<u64>) {
-        self.bus.publish(BROADCAST, broadcast.to_bus());
+        if !self.bus.is_alone() {
+            self.bus.publish(BROADCAST, broadcast.to_bus());
+        }
         self.broadcast_here(broadcast, except);
     }
 
@@ -188,7 +190,11 @@ impl Hub {
         let now = self.now();
         for effect in effects {
             match effect {
-                Effect::Publish(message) => self.bus.publish(PRESENCE, message.to_bus()),
+                Effect::Publish(message) => {
+                    if !self.bus.is_alone() {
+                        self.bus.publish(PRESENCE, message.to_bus());
+                    }
+                }
                 Effect::Joined(topic, entry) => presence.diffs.joined(topic, entry, now),
                 Effect::Left(topic, entry) => presence.diffs.left(topic, entry, now),
             }

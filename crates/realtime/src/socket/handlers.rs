@@ -14,6 +14,7 @@ use crate::channel::Channel;
 use crate::channel::authorization::{Extension, Rights, may_read, may_send};
 use crate::hub::Hub;
 use crate::identity::{Identity, TokenError};
+use crate::meters::METERS;
 use crate::protocol::{Head, Incoming, Payload, Ref};
 
 /// Over how long the messages of a socket are counted, in seconds.
@@ -34,7 +35,7 @@ impl Session {
     /// Whether a token may have changed. An error ends the connection.
     pub(super) async fn handle(&mut self, message: Incoming<'_>) -> Result<bool, Close> {
         let Incoming { join_ref, reference, topic, event, payload } = message;
-        metrics::counter!("realtime_messages_in_total").increment(1);
+        METERS.messages_in.increment(1);
         if topic == "phoenix" {
             if event == "heartbeat" {
                 self.reply(&Ref::NONE, &reference, &topic, true, "{}");

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::outgoing::Close;
 use super::session::Session;
-use crate::broadcast::{PREFIX, json_payload};
-use crate::channel::authorization::{Earlier, Question, Refusal, Rights, may_read, replay};
+use crate::broadcast::{PREFIX, replayed_frame};
+use crate::changes::{DatabaseBroadcast, replay};
+use crate::channel::authorization::{Question, Refusal, Rights, may_read};
 use crate::channel::config::{Join, Replay};
 use crate::channel::{Channel, Granted};
 use crate::hub::followers::MOST_BINDINGS;
@@ -67,7 +68,7 @@ struct Decision {
     token: Box<str>,
     identity: Identity,
     rights: Rights,
-    earlier: Vec<Earlier>,
+    earlier: Vec<DatabaseBroadcast>,
 }
 
 impl Session {
@@ -138,8 +139,8 @@ impl Session {
             }
             Some(Replay::Invalid) => return Err(Refused::Replay("Replay params are not valid")),
             Some(Replay::Since { since, limit }) => {
-                replay(&self.hub.database, question, since, limit).await.map_err(|refusal| {
-                    tracing::warn!(%refusal, "cannot replay messages");
+                replay(&self.hub.database, question.claims, name, since, limit).await.map_err(|error| {
+                    tracing::warn!(%error, "cannot replay messages");
                     Refused::Replay("Realtime was unable to replay messages")
                 })?
             }
@@ -188,12 +189,16 @@ impl Session {
         let granted = Granted { serial, join_ref, room, token, identity, rights };
         let mut channel =
             Box::new(Channel::new(Arc::clone(&self.hub), (outgoing, self.version), granted, &join));
-        for earlier in earlier {
-            let payload = json_payload(&earlier.event, earlier.payload.as_bytes(), Some(&earlier.id), true);
-            channel.outgoing.push(self.version.to_all(topic, "broadcast", &payload));
+        for earlier in &earlier {
+            if let Some(frame) = replayed_frame(self.version, topic, earlier) {
+                channel.outgoing.push(frame);
+            }
         }
         if channel.presence && channel.sees_presence() {
             channel.push_presence_state();
+        }
+        if let Some(source) = self.hub.source() {
+            source.attend();
         }
         channel.follow(join);
         self.channels.insert(Arc::clone(&channel.room.name), channel);

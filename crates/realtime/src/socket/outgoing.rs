@@ -11,6 +11,7 @@ use std::time::Instant;
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 
+use crate::meters::METERS;
 use crate::protocol::close_frame;
 
 /// Most frames that one write takes together.
@@ -180,9 +181,9 @@ impl Outgoing {
 }
 
 /// Writes what is pushed until the socket ends.
-pub(crate) async fn write<W: AsyncWrite + Unpin>(outgoing: &Outgoing, mut stream: W) -> Ended {
+pub(crate) async fn write<W: AsyncWrite + Unpin>(outgoing: &Outgoing, stream: &mut W) -> Ended {
     let mut batch = VecDeque::new();
-    poll_fn(|context| poll_write(outgoing, &mut batch, Pin::new(&mut stream), context)).await
+    poll_fn(|context| poll_write(outgoing, &mut batch, Pin::new(&mut *stream), context)).await
 }
 
 fn poll_write<W: AsyncWrite>(
@@ -204,10 +205,10 @@ fn poll_write<W: AsyncWrite>(
             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ended::Gone),
             Poll::Ready(Ok(bytes)) => {
                 let frames = advance(batch, bytes);
-                metrics::counter!("realtime_messages_out_total").increment(frames);
-                metrics::counter!("realtime_bytes_out_total").increment(bytes as u64);
+                METERS.messages_out.increment(frames);
+                METERS.bytes_out.increment(bytes as u64);
                 if let Some(since) = outgoing.written(bytes, batch.is_empty()) {
-                    metrics::histogram!("realtime_delivery_lag_seconds").record(since.elapsed());
+                    METERS.lag.record(since.elapsed());
                 }
             }
             // A cut has to end a write that waits for a peer that does not read.
@@ -272,8 +273,8 @@ mod tests {
         let mut received = Vec::new();
         let (ended, _) = tokio::join!(
             async {
-                let (_, write_half) = tokio::io::split(near);
-                write(&outgoing, write_half).await
+                let mut near = near;
+                write(&outgoing, &mut near).await
             },
             far.read_to_end(&mut received)
         );
@@ -283,14 +284,14 @@ mod tests {
     #[tokio::test]
     async fn who_does_not_read_is_cut_and_keeps_no_memory() {
         let outgoing = Outgoing::new(1_000, false);
-        let (near, _far) = tokio::io::duplex(7);
+        let (mut near, _far) = tokio::io::duplex(7);
         let pusher = async {
             for _ in 0..100 {
                 outgoing.push(Bytes::from(vec![b'x'; 90]));
                 tokio::task::yield_now().await;
             }
         };
-        let (ended, ()) = tokio::join!(write(&outgoing, near), pusher);
+        let (ended, ()) = tokio::join!(write(&outgoing, &mut near), pusher);
         assert_eq!(ended, Ended::Cut);
         assert_eq!(outgoing.state().frames.capacity(), 0);
     }

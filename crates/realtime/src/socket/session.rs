@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::{Either, select};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::WebSocketStream;
@@ -25,7 +25,7 @@ use crate::identity::{Identity, now};
 use crate::limits::Window;
 use crate::protocol::{Incoming, Version};
 
-/// Longest time for what was queued last to be written.
+/// Longest time for what was queued last to be written, and for the client to close its side.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Longest time between two looks at a channel's token, as its expiry is in another clock.
 const LOOK: Duration = Duration::from_secs(300);
@@ -78,7 +78,7 @@ impl Session {
         }
     }
 
-    async fn serve<R, W>(mut self, early: Bytes, read_half: R, write_half: W, largest: usize)
+    async fn serve<R, W>(mut self, early: Bytes, read_half: R, mut write_half: W, largest: usize)
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -92,28 +92,36 @@ impl Session {
             .max_write_buffer_size(limits.write_buffer)
             .max_message_size(Some(limits.message))
             .max_frame_size(Some(limits.frame));
-        let socket = WebSocketStream::from_raw_socket(duplex, Role::Server, Some(config)).await;
-        let reading = std::pin::pin!(self.read(socket));
-        let writing = std::pin::pin!(write(&outgoing, write_half));
-        match select(reading, writing).await {
-            Either::Left((why, writing)) => {
-                if let Some(why) = why {
-                    outgoing.close(why);
+        let mut socket = WebSocketStream::from_raw_socket(duplex, Role::Server, Some(config)).await;
+        let ended = {
+            let reading = std::pin::pin!(self.read(&mut socket));
+            let writing = std::pin::pin!(write(&outgoing, &mut write_half));
+            match select(reading, writing).await {
+                Either::Left((why, writing)) => {
+                    if let Some(why) = why {
+                        outgoing.close(why);
+                    }
+                    outgoing.finish();
+                    // A client that does not read its last messages has nothing to wait for.
+                    tokio::time::timeout(LAST_WORDS, writing).await.unwrap_or(Ended::Gone)
                 }
-                outgoing.finish();
-                // A client that does not read its last messages has nothing to wait for.
-                let _ = tokio::time::timeout(LAST_WORDS, writing).await;
+                Either::Right((ended, _)) => ended,
             }
-            Either::Right((Ended::Cut, _)) => {
+        };
+        // Others need not wait for the goodbye to see that it is gone.
+        self.channels.clear();
+        match ended {
+            Ended::Cut => {
                 metrics::counter!("realtime_cut_total").increment(1);
                 tracing::debug!("cut a client that reads too slowly");
             }
-            Either::Right((Ended::Written | Ended::Gone, _)) => {}
+            Ended::Gone => {}
+            Ended::Written => Box::pin(part(socket.get_mut(), &mut write_half)).await,
         }
     }
 
     /// Reads until the client or we want to end; returns what is to be said then.
-    async fn read<R: AsyncRead + Unpin>(&mut self, mut socket: WebSocketStream<Duplex<R>>) -> Option<Close> {
+    async fn read<R: AsyncRead + Unpin>(&mut self, socket: &mut WebSocketStream<Duplex<R>>) -> Option<Close> {
         let idle = self.hub.limits.idle;
         let mut heard = Instant::now();
         let mut timer = std::pin::pin!(tokio::time::sleep(idle.min(LOOK)));
@@ -191,6 +199,23 @@ impl Session {
             Err(error) => Err(malformed(&error)),
         }
     }
+}
+
+/// Waits until the client has closed its side: closed before what it sent was read, the connection would be reset, and
+/// what we said last be lost.
+async fn part<R, W>(read_half: &mut R, write_half: &mut W)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut unread = vec![0; 4_096];
+    let parting = async {
+        if write_half.shutdown().await.is_err() {
+            return;
+        }
+        while matches!(read_half.read(&mut unread).await, Ok(read) if read > 0) {}
+    };
+    let _ = tokio::time::timeout(LAST_WORDS, parting).await;
 }
 
 fn malformed(error: &crate::protocol::Malformed) -> Close {

@@ -11,6 +11,7 @@ use longhouse_database::cluster::Login;
 use longhouse_database::testing::{TemplateDatabase, TestCluster, TestDatabase};
 use longhouse_database::{Claims, Database, DatabaseOptions, bootstrap, connect_client};
 use longhouse_realtime::bus::{EventBus, Local};
+use longhouse_realtime::changes::{Changes, ChangesOptions};
 use longhouse_realtime::{Limits, Options, Realtime, Size, TokenError, Verify};
 use longhouse_server::{Drain, Listener, Stack, serve};
 use secrecy::SecretString;
@@ -39,6 +40,7 @@ pub(crate) struct Server {
     pub(crate) realtime: Realtime,
     pub(crate) owner: Postgres,
     pub(crate) drain: Drain,
+    pub(crate) changes: Option<Arc<Changes>>,
     _database: Arc<TestDatabase>,
 }
 
@@ -100,11 +102,36 @@ impl Server {
 
     /// One of several servers of a project.
     pub(crate) async fn on(database: Arc<TestDatabase>, bus: Arc<dyn EventBus>, limits: Limits) -> Self {
+        Self::made(database, bus, limits, false).await
+    }
+
+    /// One that follows the database, to be stopped with [`Self::stop`].
+    pub(crate) async fn following() -> Self {
+        Self::made(database().await, Arc::new(Local::default().join()), Limits::default(), true).await
+    }
+
+    async fn made(
+        database: Arc<TestDatabase>,
+        bus: Arc<dyn EventBus>,
+        limits: Limits,
+        follows: bool,
+    ) -> Self {
+        let pool = Database::connect(&options(&database.authenticator_url)).await.unwrap();
         let realtime = Realtime::new(Options {
-            database: Database::connect(&options(&database.authenticator_url)).await.unwrap(),
+            database: pool.clone(),
             verify: verify(),
-            bus,
+            bus: Arc::clone(&bus),
             limits,
+        });
+        let changes = follows.then(|| {
+            let changes_options = ChangesOptions {
+                settle: Duration::ZERO,
+                grace: Duration::from_millis(500),
+                ..ChangesOptions::new(options(&database.owner_url))
+            };
+            let changes = Changes::start(changes_options, pool, bus, realtime.sink());
+            realtime.follow(Arc::clone(&changes) as _);
+            changes
         });
         let drain = Drain::new();
         tokio::spawn(realtime.run(drain.clone()));
@@ -114,7 +141,13 @@ impl Server {
         let settings = longhouse_config::Server { rate_limit_per_second: 0, ..Default::default() };
         tokio::spawn(serve(listener, Stack::new(&settings).apply(router), drain.clone()));
         let owner = connect_client(&options(&database.owner_url)).await.unwrap();
-        Self { address, realtime, owner, drain, _database: database }
+        Self { address, realtime, owner, drain, changes, _database: database }
+    }
+
+    pub(crate) async fn stop(&self) {
+        if let Some(changes) = &self.changes {
+            changes.stop().await;
+        }
     }
 
     /// A client of version 2.

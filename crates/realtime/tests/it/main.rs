@@ -5,6 +5,7 @@
 mod broadcast;
 mod changes;
 mod connecting;
+mod following;
 mod harness;
 mod http;
 mod joining;
