@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn who_is_alone_knows() {
-        assert!(Local::default().join().is_alone());
+        let bus = Local::default().join();
+        assert!(bus.is_alone());
         let local = Local::default();
         assert!(!local.join().is_alone(), "another may join");
     }
