@@ -138,4 +138,7 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
 
     /// Somebody has joined a channel, to which the database may send messages. Returns at once.
     fn attend(&self);
+
+    /// Waits until changes and messages that are committed from now on reach the sink.
+    async fn ready(&self) -> Result<(), SubscribeError>;
 }

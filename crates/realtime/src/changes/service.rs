@@ -360,6 +360,10 @@ impl Source for Changes {
         Self::attend(self);
     }
 
+    async fn ready(&self) -> Result<(), SubscribeError> {
+        self.flowing().await
+    }
+
     fn status(&self) -> Result<(), String> {
         match &*self.state.borrow() {
             State::Idle | State::Leading | State::Following => Ok(()),

@@ -18,8 +18,10 @@ use crate::socket::outgoing::Outgoing;
 
 /// Least and most pause before another attempt, in milliseconds.
 const PAUSE: std::ops::Range<u64> = 5_000..10_000;
-/// How long a client waits for the database's broadcasts to flow, and how often that is looked at.
-const READY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(500));
+/// How long a client waits for the database's broadcasts to flow.
+const READY: Duration = Duration::from_secs(30);
+/// Pause before they are asked for again.
+const READY_PAUSE: Duration = Duration::from_millis(500);
 
 /// The subscriptions of one channel. Dropped, they end.
 #[derive(Debug)]
@@ -141,13 +143,12 @@ impl Task {
     }
 
     async fn tell_when_ready(&self, source: &dyn Source) {
-        let (longest, pause) = READY;
         let wait = async {
-            while source.status().is_err() {
-                tokio::time::sleep(pause).await;
+            while source.ready().await.is_err() {
+                tokio::time::sleep(READY_PAUSE).await;
             }
         };
-        if tokio::time::timeout(longest, wait).await.is_ok() {
+        if tokio::time::timeout(READY, wait).await.is_ok() {
             self.told.system("system", SystemStatus::Ok, "Replication connection established");
         } else {
             let message = "Replication connection was not established in time";

@@ -69,9 +69,7 @@ async fn meet(one: &Server, other: &Server) {
     assert_eq!(ann.event("broadcast").await.payload["payload"], json!([9]));
     bob.heard_no("broadcast").await;
     drop(ann);
-    bob
-        .expect(|told| told.event == "presence_diff" && told.payload["leaves"]["ann"] != Value::Null)
-        .await;
+    bob.expect(|told| told.event == "presence_diff" && told.payload["leaves"]["ann"] != Value::Null).await;
 }
 
 /// A real NATS, which can be killed and come back on the same port.
