@@ -65,7 +65,7 @@ async def main():
         assert status.value == "SUBSCRIBED", (status, error)
     for _ in range(2):
         system = await ready.next()
-        assert system["message"] == "Subscribed to PostgreSQL", system
+        assert system.message == "Subscribed to PostgreSQL", system
 
     await of_ada.track({"mood": "curious"})
     while True:
