@@ -1,6 +1,6 @@
 //! Typed settings from file, environment and flags; every mistake reported at once.
 //!
-//! One table (`src/keys.rs`) names every key with its form, its environment variables and its meaning. Reading,
+//! One table (`src/keys/mod.rs`) names every key with its form, its environment variables and its meaning. Reading,
 //! `longhouse config`, the completeness tests and `docs/configuration.md` all come from it.
 //!
 //! ```

@@ -8,7 +8,7 @@ use crate::settings::Config;
 const INTRODUCTION: &str = "\
 # Configuration
 
-<!-- Written by `cargo xtask docs` from crates/config/src/keys.rs. Do not edit. -->
+<!-- Written by `cargo xtask docs` from crates/config/src/keys/mod.rs. Do not edit. -->
 
 Longhouse runs without any configuration. Where one is wanted, each setting comes from, later ones winning:
 
