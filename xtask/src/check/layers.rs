@@ -18,6 +18,7 @@ use Place::{Apart, Layer, Outside};
 const PLACES: &[(&str, Place)] = &[
     ("longhouse-config", Layer(0)),
     ("longhouse-database", Layer(1)),
+    ("longhouse-outbound", Layer(1)),
     ("longhouse-server", Layer(1)),
     ("longhouse-identity", Layer(2)),
     ("longhouse-operations", Layer(2)),

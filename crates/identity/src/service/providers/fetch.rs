@@ -1,17 +1,13 @@
 //! Requests to providers: bounded in time and size, without redirects, and not into private networks.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::ACCEPT;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::redirect::Policy;
+use longhouse_outbound::{Reach, bare, innermost, permit};
 use reqwest::{Client, Request};
 use serde::de::DeserializeOwned;
-use url::{Host, Url};
-
-use super::addresses::is_public;
+use url::Url;
 
 /// Longest time that one request may take, from name resolution to the last byte.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -43,22 +39,18 @@ pub(crate) enum FetchError {
 /// The one way out.
 pub(crate) struct Outbound {
     client: Result<Client, String>,
-    allow_private: bool,
+    reach: Reach,
 }
 
 impl Outbound {
     pub(crate) fn new(allow_private: bool) -> Self {
-        let client = Client::builder()
+        let reach = if allow_private { Reach::Anywhere } else { Reach::Public };
+        let client = longhouse_outbound::client(reach)
             .timeout(DEADLINE)
             .connect_timeout(CONNECT_DEADLINE)
-            .redirect(Policy::none())
-            // A proxy would resolve names itself, behind our back.
-            .no_proxy()
-            .user_agent(concat!("longhouse/", env!("CARGO_PKG_VERSION")))
-            .dns_resolver(Guard { allow_private })
             .build()
             .map_err(|error| error.to_string());
-        Self { client, allow_private }
+        Self { client, reach }
     }
 
     /// A JSON document, with an access token if given.
@@ -86,7 +78,7 @@ impl Outbound {
     pub(crate) async fn send(&self, request: Request) -> Result<http::Response<Vec<u8>>, FetchError> {
         let url = request.url().clone();
         let client = self.client.as_ref().map_err(|error| FetchError::Client(error.clone()))?;
-        permit(&url, self.allow_private)?;
+        permit(&url, self.reach).map_err(|forbidden| FetchError::Forbidden(forbidden.url))?;
         let unreachable = |error: &reqwest::Error| FetchError::Unreachable {
             url: bare(&url),
             reason: innermost(error).unwrap_or_else(|| "no reason given".to_owned()),
@@ -106,67 +98,8 @@ impl Outbound {
     }
 }
 
-/// Whether an address may be asked at all. Names are checked again when they are resolved.
-fn permit(url: &Url, allow_private: bool) -> Result<(), FetchError> {
-    let literal = match url.host() {
-        Some(Host::Ipv4(v4)) => Some(IpAddr::V4(v4)),
-        Some(Host::Ipv6(v6)) => Some(IpAddr::V6(v6)),
-        Some(Host::Domain(_)) => None,
-        None => return Err(FetchError::Forbidden(bare(url))),
-    };
-    let scheme = url.scheme() == "https" || (allow_private && url.scheme() == "http");
-    let public = allow_private || literal.is_none_or(is_public);
-    if scheme && public && url.username().is_empty() && url.password().is_none() {
-        Ok(())
-    } else {
-        Err(FetchError::Forbidden(bare(url)))
-    }
-}
-
-/// Resolves names and hides private addresses; the connection goes to exactly what this returned, so that a second
-/// answer of the name server changes nothing.
-struct Guard {
-    allow_private: bool,
-}
-
-impl Resolve for Guard {
-    fn resolve(&self, name: Name) -> Resolving {
-        let allow_private = self.allow_private;
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed: Vec<SocketAddr> =
-                found.filter(|address| allow_private || is_public(address.ip())).collect();
-            if allowed.is_empty() {
-                return Err(format!("{} leads to no public address", name.as_str()).into());
-            }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
-        })
-    }
-}
-
-/// Without query: it may hold secrets.
-fn bare(url: &Url) -> String {
-    let mut bare = url.clone();
-    bare.set_query(None);
-    bare.set_fragment(None);
-    let _ = bare.set_password(None);
-    let _ = bare.set_username("");
-    bare.into()
-}
-
 fn unusable(url: &Url, reason: impl std::fmt::Display) -> FetchError {
     FetchError::Unusable { url: bare(url), reason: reason.to_string() }
-}
-
-/// The cause that says something: reqwest's own message is only "error sending request".
-fn innermost(error: &reqwest::Error) -> Option<String> {
-    let mut cause: Option<&dyn std::error::Error> = Some(error);
-    let mut last = None;
-    while let Some(error) = cause {
-        last = Some(error.to_string());
-        cause = error.source();
-    }
-    last
 }
 
 /// Requests by the `oauth2` crate.
@@ -182,25 +115,7 @@ pub(super) async fn for_oauth2(
 
 #[cfg(test)]
 mod tests {
-    use rstest::rstest;
-
     use super::*;
-
-    #[rstest]
-    #[case("https://accounts.example.com/x", false, true)]
-    #[case("https://8.8.8.8/", false, true)]
-    #[case("http://accounts.example.com/", false, false)]
-    #[case("https://127.0.0.1/", false, false)]
-    #[case("https://[::1]/", false, false)]
-    #[case("https://2130706433/", false, false)]
-    #[case("https://0x7f.1/", false, false)]
-    #[case("https://user@example.com/", false, false)]
-    #[case("ftp://example.com/", true, false)]
-    #[case("file:///etc/passwd", true, false)]
-    #[case("http://127.0.0.1:9/", true, true)]
-    fn asks_public_https_addresses_only(#[case] url: Url, #[case] private: bool, #[case] allowed: bool) {
-        assert_eq!(permit(&url, private).is_ok(), allowed);
-    }
 
     #[tokio::test]
     async fn a_name_of_a_private_address_is_refused() {

@@ -4,7 +4,6 @@
 //! with `jsonwebtoken`, which shares the process' one cryptography provider.
 
 mod account;
-mod addresses;
 mod apple;
 mod discovery;
 mod fetch;

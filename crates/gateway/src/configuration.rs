@@ -1,0 +1,312 @@
+//! Which models serve which tasks, in which order; which providers there are.
+//!
+//! ```
+//! use longhouse_gateway::Configuration;
+//!
+//! let configuration = Configuration::parse(r#"
+//!     [providers.local]
+//!     protocol = "openai-compatible"
+//!     base_url = "http://127.0.0.1:11434/v1"
+//!
+//!     [tasks.npc_reply]
+//!     modality = "chat"
+//!     models = ["local/llama3.2", "offline/rules"]
+//!     deadline_ms = 20000
+//! "#)?;
+//! assert_eq!(configuration.tasks.len(), 1);
+//!
+//! let mistakes = Configuration::parse("[tasks.x]\nmodality = \"chat\"\nmodels = [\"nobody/y\"]").unwrap_err();
+//! assert!(mistakes.to_string().contains("`nobody` is no provider"));
+//! # Ok::<(), longhouse_gateway::configuration::Mistakes>(())
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+use url::Url;
+
+use crate::capability::{Protocol, shutdown};
+use crate::model::{Modality, ModelRef, ProviderName, Task};
+
+/// Providers and tasks, checked.
+#[derive(Debug, Clone, Default)]
+pub struct Configuration {
+    /// Every provider that tasks may name. Vendors are there without being written down.
+    pub providers: BTreeMap<ProviderName, ProviderSettings>,
+    /// Every task.
+    pub tasks: BTreeMap<Task, TaskSettings>,
+}
+
+/// One provider.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProviderSettings {
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Where it is.
+    pub base_url: Url,
+    /// The environment variable with its key; unset: none is sent.
+    pub key_variable: Option<String>,
+    /// Most requests at once with one key; more wait.
+    pub concurrency: usize,
+    /// Most requests that wait for a place; more fail as busy.
+    pub queue: usize,
+}
+
+/// One task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskSettings {
+    /// What it is.
+    pub modality: Modality,
+    /// The models that may serve it, best first.
+    pub models: Vec<ModelRef>,
+    /// Longest time for the whole call, all attempts together.
+    pub deadline: Duration,
+    /// Longest wait for the first byte of one attempt.
+    pub first_byte: Duration,
+    /// Longest silence within an answer.
+    pub idle: Duration,
+    /// Most requests to one model before the next one's turn.
+    pub attempts: u32,
+    /// Whether an answer may begin anew with another model after parts of it were handed on.
+    pub restart: bool,
+    /// How long an answer may be given again to the same request; zero: never.
+    pub cache: Duration,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Mistakes(pub Vec<String>);
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default)]
+    providers: BTreeMap<String, WrittenProvider>,
+    #[serde(default)]
+    tasks: BTreeMap<String, WrittenTask>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenProvider {
+    protocol: Option<Protocol>,
+    base_url: Option<Url>,
+    key_variable: Option<String>,
+    concurrency: Option<usize>,
+    queue: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenTask {
+    modality: Modality,
+    models: Vec<String>,
+    deadline_ms: Option<u64>,
+    first_byte_ms: Option<u64>,
+    idle_ms: Option<u64>,
+    attempts: Option<u32>,
+    #[serde(default)]
+    restart: bool,
+    #[serde(default)]
+    cache_seconds: u64,
+}
+
+/// Requests at once with one key.
+const CONCURRENCY: usize = 64;
+/// Requests that wait.
+const QUEUE: usize = 256;
+/// No call may take longer; long work is a job.
+const MOST_DEADLINE: Duration = Duration::from_secs(3_600);
+
+impl Configuration {
+    /// Reads TOML.
+    ///
+    /// # Errors
+    /// [`Mistakes`], all at once.
+    pub fn parse(text: &str) -> Result<Self, Mistakes> {
+        let written: Written = toml::from_str(text).map_err(|error| Mistakes(vec![error.to_string()]))?;
+        let mut mistakes = Vec::new();
+        let mut whole = Self { providers: vendors(), tasks: BTreeMap::new() };
+        for (name, provider) in written.providers {
+            match whole.provider(&name, provider) {
+                Ok(settings) => {
+                    whole.providers.insert(ProviderName::new(&name), settings);
+                }
+                Err(mistake) => mistakes.push(mistake),
+            }
+        }
+        for (name, task) in written.tasks {
+            match whole.task(&name, task) {
+                Ok(settings) => {
+                    whole.tasks.insert(Task::new(&name), settings);
+                }
+                Err(mistake) => mistakes.push(mistake),
+            }
+        }
+        if mistakes.is_empty() { Ok(whole) } else { Err(Mistakes(mistakes)) }
+    }
+
+    fn provider(&self, name: &str, written: WrittenProvider) -> Result<ProviderSettings, String> {
+        let known = self.providers.get(&ProviderName::new(name));
+        let protocol = written.protocol.or(known.map(|known| known.protocol)).ok_or_else(|| {
+            let all: Vec<_> = Protocol::ALL.iter().map(|protocol| protocol.as_str()).collect();
+            format!("providers.{name}: add `protocol`, one of {}", all.join(", "))
+        })?;
+        let vendor = protocol.base_url().and_then(|url| Url::parse(url).ok());
+        let base_url = written.base_url.or(vendor).ok_or_else(|| {
+            format!("providers.{name}: add `base_url`, such as http://127.0.0.1:11434/v1")
+        })?;
+        if !matches!(base_url.scheme(), "http" | "https") || base_url.host().is_none() {
+            return Err(format!("providers.{name}: `{base_url}` is no http or https address"));
+        }
+        let concurrency = written.concurrency.unwrap_or(CONCURRENCY);
+        if concurrency == 0 {
+            return Err(format!("providers.{name}: `concurrency` must be at least 1"));
+        }
+        Ok(ProviderSettings {
+            protocol,
+            base_url,
+            key_variable: written.key_variable.or(protocol.key_variable().map(str::to_owned)),
+            concurrency,
+            queue: written.queue.unwrap_or(QUEUE),
+        })
+    }
+
+    fn task(&self, name: &str, written: WrittenTask) -> Result<TaskSettings, String> {
+        if written.models.is_empty() {
+            return Err(format!("tasks.{name}: name at least one model, such as offline/rules"));
+        }
+        let mut models = Vec::new();
+        for model in &written.models {
+            let model: ModelRef = model.parse().map_err(|error| format!("tasks.{name}: {error}"))?;
+            let Some(provider) = self.providers.get(&model.provider) else {
+                return Err(format!(
+                    "tasks.{name}: `{}` is no provider: add [providers.{}], or use one of {}",
+                    model.provider,
+                    model.provider,
+                    self.providers.keys().map(ProviderName::as_str).collect::<Vec<_>>().join(", ")
+                ));
+            };
+            if !provider.protocol.capabilities().modalities.contains(&written.modality) {
+                return Err(format!("tasks.{name}: {model} cannot serve {}", written.modality));
+            }
+            models.push(model);
+        }
+        let (deadline, first_byte) = default_times(written.modality);
+        let time = |ms: Option<u64>, default| ms.map_or(default, Duration::from_millis);
+        let settings = TaskSettings {
+            modality: written.modality,
+            models,
+            deadline: time(written.deadline_ms, deadline),
+            first_byte: time(written.first_byte_ms, first_byte),
+            idle: time(written.idle_ms, Duration::from_secs(30)),
+            attempts: written.attempts.unwrap_or(2),
+            restart: written.restart,
+            cache: Duration::from_secs(written.cache_seconds),
+        };
+        if settings.deadline.is_zero() || settings.deadline > MOST_DEADLINE {
+            return Err(format!("tasks.{name}: `deadline_ms` must be between 1 and 3600000"));
+        }
+        if !(1..=5).contains(&settings.attempts) {
+            return Err(format!("tasks.{name}: `attempts` must be between 1 and 5"));
+        }
+        Ok(settings)
+    }
+
+    /// What is worth telling the operator: models whose end is announced.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (task, settings) in &self.tasks {
+            for model in &settings.models {
+                let protocol = self.providers.get(&model.provider).map(|provider| provider.protocol);
+                if let Some(day) = protocol.and_then(|protocol| shutdown(protocol, &model.model)) {
+                    found.push(format!(
+                        "tasks.{task}: {model} will be switched off on {day}: configure its successor"
+                    ));
+                }
+            }
+        }
+        found
+    }
+}
+
+fn default_times(modality: Modality) -> (Duration, Duration) {
+    let seconds = Duration::from_secs;
+    match modality {
+        Modality::Chat => (seconds(120), seconds(30)),
+        Modality::Speech => (seconds(60), seconds(15)),
+        Modality::Transcription => (seconds(120), seconds(60)),
+        Modality::Images => (seconds(180), seconds(120)),
+        Modality::Embeddings | Modality::Moderation => (seconds(20), seconds(10)),
+    }
+}
+
+/// The vendors, each under its protocol's name.
+fn vendors() -> BTreeMap<ProviderName, ProviderSettings> {
+    let vendor = |name: &str, protocol: Protocol, base_url: &str, key: Option<&str>| {
+        let settings = ProviderSettings {
+            protocol,
+            base_url: Url::parse(base_url).expect("vendors' addresses are valid"),
+            key_variable: key.map(str::to_owned),
+            concurrency: CONCURRENCY,
+            queue: QUEUE,
+        };
+        (ProviderName::new(name), settings)
+    };
+    let own = Protocol::ALL.into_iter().filter_map(|protocol| {
+        Some(vendor(protocol.as_str(), protocol, protocol.base_url()?, protocol.key_variable()))
+    });
+    let compatible = [
+        ("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+        ("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+        ("xai", "https://api.x.ai/v1", "XAI_API_KEY"),
+    ];
+    let compatible = compatible
+        .into_iter()
+        .map(|(name, url, key)| vendor(name, Protocol::OpenaiCompatible, url, Some(key)));
+    own.chain(compatible).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("[providers.x]\nbase_url = \"http://h/\"", "add `protocol`")]
+    #[case("[providers.x]\nprotocol = \"openai-compatible\"", "add `base_url`")]
+    #[case("[providers.openai]\nbase_url = \"ftp://h/\"", "no http or https")]
+    #[case("[providers.openai]\nconcurrency = 0", "at least 1")]
+    #[case("[tasks.t]\nmodality = \"chat\"\nmodels = []", "at least one model")]
+    #[case("[tasks.t]\nmodality = \"chat\"\nmodels = [\"deepgram/nova-3\"]", "cannot serve chat")]
+    #[case("[tasks.t]\nmodality = \"chat\"\nmodels = [\"offline/rules\"]\nattempts = 9", "between 1 and 5")]
+    #[case("[tasks.t]\nmodality = \"chat\"\nmodels = [\"offline/rules\"]\nretries = 9", "unknown field")]
+    fn mistakes_say_what_to_do(#[case] text: &str, #[case] expected: &str) {
+        let mistakes = Configuration::parse(text).unwrap_err().to_string();
+        assert!(mistakes.contains(expected), "{mistakes}");
+    }
+
+    #[test]
+    fn all_mistakes_come_at_once() {
+        let text = "[providers.x]\nbase_url = \"http://h/\"\n[tasks.t]\nmodality = \"chat\"\nmodels = []";
+        assert_eq!(Configuration::parse(text).unwrap_err().0.len(), 2);
+    }
+
+    #[test]
+    fn a_model_with_an_announced_end_is_warned_about() {
+        let text = "[tasks.narration]\nmodality = \"speech\"\nmodels = [\"openai/tts-1-hd\", \"offline/espeak\"]";
+        let warnings = Configuration::parse(text).unwrap().warnings();
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].contains("2027-01-06"), "{warnings:?}");
+    }
+}
