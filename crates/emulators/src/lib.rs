@@ -4,6 +4,7 @@
 //! its own voice activity detection and playback clock on the bytes that it receives, and shares no code with the
 //! adapters that it tests, so that a mistake in an adapter cannot cancel itself out here.
 //!
+//! * [`ai`]: model providers over HTTP: `OpenAI`, Anthropic, Gemini.
 //! * [`openai`]: an `OpenAI` Realtime (GA) server over WebSocket.
 //! * [`oidc`]: an OpenID Connect provider with real keys, which can also be Azure, Apple, GitHub or Discord.
 //! * [`smtp`]: a mail server that keeps what it gets.
@@ -11,6 +12,7 @@
 //! * [`speech`]: speech at 8 kHz that carries its own words, their decoder, and voice activity detection.
 //! * [`g711`]: mu-law and a-law.
 
+pub mod ai;
 pub mod g711;
 pub mod oidc;
 pub mod openai;

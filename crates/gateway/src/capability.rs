@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::chat::{Content, ChatRequest, ResponseFormat, ToolChoice};
+use crate::chat::{ChatRequest, Content, ResponseFormat, ToolChoice};
 use crate::model::Modality;
 
 /// Wire protocols.
@@ -129,27 +129,16 @@ impl Protocol {
                 // No JSON mode without a schema: `json` is met by asking for it in the system prompt.
                 Capabilities { modalities: &[Chat], documents: true, ..chat }
             }
-            Self::Gemini => Capabilities {
-                modalities: &[Chat, Images, Embeddings],
-                documents: true,
-                audio: true,
-                ..chat
-            },
-            Self::Deepgram => Capabilities {
-                modalities: &[Speech, Transcription],
-                speech_characters: Some(2_000),
-                ..none
-            },
-            Self::Elevenlabs => Capabilities {
-                modalities: &[Speech, Transcription],
-                speech_characters: Some(5_000),
-                ..none
-            },
-            Self::Cartesia => Capabilities {
-                modalities: &[Speech],
-                speech_characters: Some(20_000),
-                ..none
-            },
+            Self::Gemini => {
+                Capabilities { modalities: &[Chat, Images, Embeddings], documents: true, audio: true, ..chat }
+            }
+            Self::Deepgram => {
+                Capabilities { modalities: &[Speech, Transcription], speech_characters: Some(2_000), ..none }
+            }
+            Self::Elevenlabs => {
+                Capabilities { modalities: &[Speech, Transcription], speech_characters: Some(5_000), ..none }
+            }
+            Self::Cartesia => Capabilities { modalities: &[Speech], speech_characters: Some(20_000), ..none },
             Self::Replicate => Capabilities { modalities: &[Images], ..none },
             Self::Offline => Capabilities {
                 modalities: &[Chat, Speech, Images, Embeddings, Moderation],
@@ -267,8 +256,7 @@ mod tests {
     #[test]
     fn a_missing_feature_is_named() {
         let audio = Content::Audio(Media::new("audio/wav", vec![0]));
-        let request =
-            ChatRequest { messages: vec![Message::User(vec![audio])], ..ChatRequest::default() };
+        let request = ChatRequest { messages: vec![Message::User(vec![audio])], ..ChatRequest::default() };
         assert_eq!(Protocol::Anthropic.capabilities().lacks(&request), Some("audio"));
         assert_eq!(Protocol::Gemini.capabilities().lacks(&request), None);
     }

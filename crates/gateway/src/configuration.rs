@@ -161,9 +161,10 @@ impl Configuration {
             format!("providers.{name}: add `protocol`, one of {}", all.join(", "))
         })?;
         let vendor = protocol.base_url().and_then(|url| Url::parse(url).ok());
-        let base_url = written.base_url.or(vendor).ok_or_else(|| {
-            format!("providers.{name}: add `base_url`, such as http://127.0.0.1:11434/v1")
-        })?;
+        let base_url = written
+            .base_url
+            .or(vendor)
+            .ok_or_else(|| format!("providers.{name}: add `base_url`, such as http://127.0.0.1:11434/v1"))?;
         if !matches!(base_url.scheme(), "http" | "https") || base_url.host().is_none() {
             return Err(format!("providers.{name}: `{base_url}` is no http or https address"));
         }
@@ -304,7 +305,8 @@ mod tests {
 
     #[test]
     fn a_model_with_an_announced_end_is_warned_about() {
-        let text = "[tasks.narration]\nmodality = \"speech\"\nmodels = [\"openai/tts-1-hd\", \"offline/espeak\"]";
+        let text =
+            "[tasks.narration]\nmodality = \"speech\"\nmodels = [\"openai/tts-1-hd\", \"offline/espeak\"]";
         let warnings = Configuration::parse(text).unwrap().warnings();
         assert_eq!(warnings.len(), 1);
         assert!(warnings[0].contains("2027-01-06"), "{warnings:?}");

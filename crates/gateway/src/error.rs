@@ -249,7 +249,7 @@ impl Fault {
                 | Self::Interrupted
                 | Self::Malformed
                 | Self::TooLarge
-                | Self::TimedOut(_)
+                | Self::TimedOut(Waiting::Answer | Waiting::NextByte)
         )
     }
 

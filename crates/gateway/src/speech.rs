@@ -106,13 +106,23 @@ pub struct Word {
 
 /// Audio as it is made. Dropping it frees the provider at once.
 pub struct SpeechStream {
+    format: AudioFormat,
     events: Pin<Box<dyn Stream<Item = Result<SpeechEvent, Error>> + Send>>,
 }
 
 impl SpeechStream {
     /// Wraps a stream of events that ends with [`SpeechEvent::Finished`] or an error.
-    pub fn new(events: impl Stream<Item = Result<SpeechEvent, Error>> + Send + 'static) -> Self {
-        Self { events: Box::pin(events) }
+    pub fn new(
+        format: AudioFormat,
+        events: impl Stream<Item = Result<SpeechEvent, Error>> + Send + 'static,
+    ) -> Self {
+        Self { format, events: Box::pin(events) }
+    }
+
+    /// How the audio is encoded: as asked, except that the offline provider has no encoders and gives WAV instead.
+    #[must_use]
+    pub fn format(&self) -> AudioFormat {
+        self.format
     }
 
     /// All of it, at most `limit` bytes.

@@ -63,7 +63,9 @@ impl Completion {
         }
         let text = self.text();
         serde_json::from_str(unfenced(&text)).map_err(|error| {
-            Error::InvalidRequest(format!("the model's answer is not the JSON asked for ({error}): try again"))
+            Error::InvalidRequest(format!(
+                "the model's answer is not the JSON asked for ({error}): try again"
+            ))
         })
     }
 }

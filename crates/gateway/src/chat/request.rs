@@ -47,11 +47,7 @@ impl ChatRequest {
     /// One user message under a system prompt.
     #[must_use]
     pub fn new(system: &str, user: &str) -> Self {
-        Self {
-            system: Some(system.to_owned()),
-            messages: vec![Message::user(user)],
-            ..Self::default()
-        }
+        Self { system: Some(system.to_owned()), messages: vec![Message::user(user)], ..Self::default() }
     }
 
     /// Checks what no provider accepts, so that the caller hears it once and in our words.

@@ -37,6 +37,8 @@ pub struct ApiKey {
     id: Arc<str>,
     /// A server of the owner's own.
     base_url: Option<Url>,
+    /// Whether the owner pays for it.
+    own: bool,
 }
 
 impl ApiKey {
@@ -44,7 +46,7 @@ impl ApiKey {
     #[must_use]
     pub fn new(secret: SecretString) -> Self {
         let digest = Sha256::digest(secret.expose_secret().as_bytes());
-        Self { id: hex::encode(&digest[..6]).into(), secret, base_url: None }
+        Self { id: hex::encode(&digest[..6]).into(), secret, base_url: None, own: false }
     }
 
     /// With an id of a store's.
@@ -59,6 +61,19 @@ impl ApiKey {
     pub fn with_base_url(mut self, base_url: Url) -> Self {
         self.base_url = Some(base_url);
         self
+    }
+
+    /// Brought by the call's owner, who pays for it.
+    #[must_use]
+    pub fn owned(mut self) -> Self {
+        self.own = true;
+        self
+    }
+
+    /// Whether the call's owner brought it.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.own
     }
 
     /// Its id.

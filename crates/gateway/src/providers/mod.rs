@@ -3,7 +3,13 @@
 //! An adapter turns a request into the provider's own, and its answer into ours; it knows no other provider, retries
 //! nothing and decides nothing. All of them go through [`Wire`], which keeps time, sizes and addresses in bounds.
 
+pub mod anthropic;
+pub mod cartesia;
+pub mod deepgram;
+pub mod elevenlabs;
+pub mod gemini;
 pub mod openai;
+pub mod replicate;
 mod sentences;
 mod spoken;
 mod sse;
@@ -13,9 +19,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::HeaderValue;
+use reqwest::RequestBuilder;
 use tokio::time::Instant;
 use url::Url;
 
+use self::wire::Context;
 pub use self::wire::Wire;
 use crate::Error;
 use crate::chat::{ChatRequest, ChatStream};
@@ -122,4 +131,20 @@ pub trait Listing: Send + Sync {
     /// # Errors
     /// [`Error::Provider`].
     async fn list(&self, attempt: &Attempt) -> Result<Vec<String>, Error>;
+}
+
+/// Adds a header that logs must not show. A key that no header can carry fails when the request is built.
+fn with_secret(request: RequestBuilder, name: &'static str, secret: &str) -> RequestBuilder {
+    match HeaderValue::from_str(secret) {
+        Ok(mut value) => {
+            value.set_sensitive(true);
+            request.header(name, value)
+        }
+        Err(_) => request.header(name, secret),
+    }
+}
+
+/// Who is asked, for failures that are found outside of adapters.
+pub(crate) fn context(attempt: &Attempt) -> Context {
+    Context::of(attempt)
 }

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use futures_util::stream;
 use reqwest::RequestBuilder;
 
-use super::wire::{Answer, Explain, Wire};
 use super::Attempt;
+use super::wire::{Answer, Explain, Wire};
 use crate::error::{Error, Fault};
 use crate::speech::{AudioFormat, SpeechEvent, SpeechStream};
 use crate::usage::Usage;
@@ -43,14 +43,17 @@ pub(crate) async fn speak(
         characters,
         delivered: false,
     };
-    Ok(SpeechStream::new(stream::unfold(Some(speaking), async |speaking| {
-        let mut speaking = speaking?;
-        match Box::pin(speaking.next()).await {
-            Ok(SpeechEvent::Finished(usage)) => Some((Ok(SpeechEvent::Finished(usage)), None)),
-            Ok(event) => Some((Ok(event), Some(speaking))),
-            Err(error) => Some((Err(error), None)),
-        }
-    })))
+    Ok(SpeechStream::new(
+        format,
+        stream::unfold(Some(speaking), async |speaking| {
+            let mut speaking = speaking?;
+            match Box::pin(speaking.next()).await {
+                Ok(SpeechEvent::Finished(usage)) => Some((Ok(SpeechEvent::Finished(usage)), None)),
+                Ok(event) => Some((Ok(event), Some(speaking))),
+                Err(error) => Some((Err(error), None)),
+            }
+        }),
+    ))
 }
 
 struct Speaking {

@@ -98,8 +98,7 @@ impl Wire {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(context.transport(&error).into()),
             Err(_) => {
-                let waiting =
-                    if by == attempt.deadline { Waiting::Deadline } else { Waiting::Answer };
+                let waiting = if by == attempt.deadline { Waiting::Deadline } else { Waiting::Answer };
                 return Err(context.fail(Fault::TimedOut(waiting), String::new()).into());
             }
         };
@@ -128,6 +127,17 @@ pub(crate) fn below(base: &Url, path: &str) -> Url {
     let mut url = base.clone();
     let joined = format!("{}/{}", base.path().trim_end_matches('/'), path.trim_start_matches('/'));
     url.set_path(&joined);
+    url
+}
+
+/// The same URL with further query parameters.
+pub(crate) fn with_query<K: AsRef<str>, V: AsRef<str>>(
+    mut url: Url,
+    pairs: impl IntoIterator<Item = (K, V)>,
+) -> Url {
+    for (name, value) in pairs {
+        url.query_pairs_mut().append_pair(name.as_ref(), value.as_ref());
+    }
     url
 }
 

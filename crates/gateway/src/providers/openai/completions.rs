@@ -1,16 +1,21 @@
 //! Requests to `POST /chat/completions`.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use crate::capability::reasons;
 use crate::chat::{AssistantPart, ChatRequest, Content, Effort, Message, ResponseFormat, Tool, ToolChoice};
 use crate::media::{Media, Picture};
 
+/// What stands in for a schema.
+pub(super) const JSON_ONLY: &str = "Answer with one JSON object and nothing else.";
+
 /// The body. `vendor`: with what only the vendor itself understands.
 pub(super) fn body(request: &ChatRequest, model: &str, vendor: bool) -> Value {
     let reasoning = reasons(model);
     let mut messages = Vec::new();
-    if let Some(system) = &request.system {
+    if let Some(system) = system(request) {
         messages.push(json!({"role": if reasoning { "developer" } else { "system" }, "content": system}));
     }
     for one in &request.messages {
@@ -61,6 +66,16 @@ pub(super) fn body(request: &ChatRequest, model: &str, vendor: bool) -> Value {
         body.insert(if vendor { "safety_identifier" } else { "user" }.into(), user.as_str().into());
     }
     body.into()
+}
+
+/// The system prompt; with the word that the vendor's JSON mode demands, where nobody has said it.
+fn system(request: &ChatRequest) -> Option<Cow<'_, str>> {
+    let system = request.system.as_deref().map(Cow::Borrowed);
+    let said = system.iter().any(|text| text.to_lowercase().contains("json"));
+    if request.format != ResponseFormat::Json || said {
+        return system;
+    }
+    Some(system.map_or(JSON_ONLY.into(), |system| format!("{system}\n\n{JSON_ONLY}").into()))
 }
 
 fn message(message: &Message, out: &mut Vec<Value>) {
@@ -158,7 +173,7 @@ pub(super) fn effort_name(effort: Effort) -> &'static str {
 }
 
 /// As people write it: 0.7, not the nearest binary fraction of 32 bits.
-pub(super) fn number(value: f32) -> Value {
+pub(in crate::providers) fn number(value: f32) -> Value {
     value.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }
 
@@ -184,7 +199,8 @@ mod tests {
         }]));
         request.temperature = Some(0.7);
         request.max_output_tokens = Some(100);
-        insta::assert_json_snapshot!(body(&request, "llama3.2", false), @r#"
+        let expected: Value = serde_json::from_str(
+            r#"
         {
           "model": "llama3.2",
           "messages": [
@@ -223,7 +239,10 @@ mod tests {
           "max_tokens": 100,
           "temperature": 0.7
         }
-        "#);
+        "#,
+        )
+        .unwrap();
+        assert_eq!(body(&request, "llama3.2", false), expected);
     }
 
     #[test]

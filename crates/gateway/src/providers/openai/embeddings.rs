@@ -32,8 +32,7 @@ struct WrittenUsage {
 #[async_trait]
 impl Embedding for OpenAi {
     async fn embed(&self, request: &EmbeddingRequest, attempt: &Attempt) -> Result<Embeddings, Error> {
-        let mut body =
-            json!({"model": &*attempt.model, "input": request.texts, "encoding_format": "float"});
+        let mut body = json!({"model": &*attempt.model, "input": request.texts, "encoding_format": "float"});
         if let Some(dimensions) = request.dimensions {
             body["dimensions"] = dimensions.into();
         }

@@ -52,7 +52,8 @@ impl ImageMaking for OpenAi {
             .into_iter()
             .map(|datum| {
                 let bytes = datum.b64_json.and_then(|text| STANDARD.decode(text).ok());
-                let bytes = bytes.ok_or_else(|| context.fail(Fault::Malformed, "a picture without base64"))?;
+                let bytes =
+                    bytes.ok_or_else(|| context.fail(Fault::Malformed, "a picture without base64"))?;
                 Ok(Image { media: Media::new(&mime, bytes), revised_prompt: datum.revised_prompt })
             })
             .collect();

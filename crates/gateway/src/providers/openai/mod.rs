@@ -13,6 +13,8 @@ mod responses_stream;
 mod speech;
 mod transcription;
 
+pub(super) use self::completions::number;
+pub(super) use self::embeddings::checked as checked_vectors;
 use async_trait::async_trait;
 use http::{Method, StatusCode};
 use reqwest::RequestBuilder;
@@ -72,7 +74,8 @@ impl Chat for OpenAi {
     async fn chat(&self, request: &ChatRequest, attempt: &Attempt) -> Result<ChatStream, Error> {
         if self.by_responses(request) {
             let body = responses::body(request, &attempt.model);
-            let answer = self.wire.send(self.post(attempt, "responses").json(&body), attempt, explain).await?;
+            let answer =
+                self.wire.send(self.post(attempt, "responses").json(&body), attempt, explain).await?;
             return answer.chat(responses_stream::Reader::default()).await;
         }
         let body = completions::body(request, &attempt.model, self.vendor);
@@ -107,7 +110,9 @@ fn explain(status: StatusCode, body: &Value) -> (Option<Fault>, String) {
         .find_map(Value::as_str)
         .unwrap_or_default();
     let code = error["code"].as_str().or(error["type"].as_str()).unwrap_or_default();
-    (fault_of_code(code).filter(|_| !status.is_redirection()), message.to_owned())
+    // Of the vendor's own trouble the status says more than the code.
+    let fault = fault_of_code(code).filter(|fault| *fault != Fault::ServerError && !status.is_redirection());
+    (fault, message.to_owned())
 }
 
 fn fault_of_code(code: &str) -> Option<Fault> {

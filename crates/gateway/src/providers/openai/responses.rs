@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::completions::{effort_name, number, picture_url};
+use super::completions::{JSON_ONLY, effort_name, number, picture_url};
 use crate::capability::reasons;
 use crate::chat::{AssistantPart, ChatRequest, Content, Message, ResponseFormat, Tool, ToolChoice};
 
@@ -13,6 +13,10 @@ pub(super) const PROTOCOL: &str = "openai-responses";
 pub(super) fn body(request: &ChatRequest, model: &str) -> Value {
     let reasoning = reasons(model);
     let mut input = Vec::new();
+    if request.format == ResponseFormat::Json {
+        // The JSON mode demands the word among the input, and does not look at the instructions.
+        input.push(json!({"type": "message", "role": "developer", "content": JSON_ONLY}));
+    }
     for one in &request.messages {
         message(one, &mut input);
     }

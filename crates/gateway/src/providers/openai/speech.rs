@@ -19,11 +19,11 @@ impl Speech for OpenAi {
         // Files with one header for everything cannot be put together from pieces.
         let joinable = !matches!(request.format, AudioFormat::Wav | AudioFormat::Flac);
         if pieces.len() > 1 && !joinable {
-            let message = format!("texts over {MOST_CHARACTERS} characters need the format mp3, opus, aac or pcm");
+            let message =
+                format!("texts over {MOST_CHARACTERS} characters need the format mp3, opus, aac or pcm");
             return Err(Error::InvalidRequest(message));
         }
-        let format =
-            format_name(request.format).ok_or_else(|| spoken::no_format(attempt, request.format))?;
+        let format = format_name(request.format).ok_or_else(|| spoken::no_format(attempt, request.format))?;
         let requests = pieces
             .iter()
             .map(|piece| {

