@@ -55,8 +55,6 @@ pub(crate) enum Vendor {
 }
 
 impl Vendor {
-    pub(crate) const ALL: [Self; 4] = [Self::Responses, Self::Completions, Self::Anthropic, Self::Gemini];
-
     pub(crate) fn model(self) -> &'static str {
         match self {
             Self::Responses => "openai/gpt-5-mini",
