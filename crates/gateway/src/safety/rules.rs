@@ -21,23 +21,26 @@ static PATTERNS: LazyLock<Vec<Pattern>> = LazyLock::new(|| {
         let words: Vec<String> = terms.words.iter().map(|word| expression(word)).collect();
         (terms.category, terms.severity, format!(r"\b(?:{})\b", words.join("|")))
     });
-    let personal = [
-        (0.8, r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+\b"),
-        (0.7, r"\+\d{1,3}[ .-]?\(?\d{1,4}\)?(?:[ .-]?\d{2,4}){2,4}\b"),
-        (0.7, r"\b\d{3}[ .-]\d{3}[ .-]\d{4}\b"),
-        (0.8, r"\b(?:\d{4}[ -]){3}\d{4}\b"),
-        (0.8, r"\b[a-z]{2}\d{2}(?: ?[a-z0-9]{4}){3,7}\b"),
-    ];
-    let personal =
-        personal.into_iter().map(|(severity, text)| (Category::PersonalData, severity, text.to_owned()));
     lists
-        .chain(personal)
         .map(|(category, severity, text)| {
             let regex =
                 RegexBuilder::new(&text).size_limit(32 << 20).build().expect("lists make valid patterns");
             Pattern { category, severity, regex }
         })
         .collect()
+});
+
+/// Mail addresses, telephone numbers, cards and accounts, as people write them: no letters are taken for others here.
+static PERSONAL: LazyLock<Vec<(f32, Regex)>> = LazyLock::new(|| {
+    const PATTERNS: &[(f32, &str)] = &[
+        (0.8, r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+\b"),
+        (0.7, r"\+\d{1,3}[ .-]?\(?\d{1,4}\)?(?:[ .-]?\d{2,4}){2,4}\b"),
+        (0.7, r"\b\d{3}[ .-]\d{3}[ .-]\d{4}\b"),
+        (0.8, r"\b(?:\d{4}[ -]){3}\d{4}\b"),
+        (0.8, r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}\b"),
+    ];
+    let compile = |text: &str| Regex::new(text).expect("the patterns are valid");
+    PATTERNS.iter().map(|(severity, text)| (*severity, compile(text))).collect()
 });
 
 fn expression(word: &str) -> String {
@@ -68,6 +71,15 @@ pub fn find(text: &str) -> Vec<Finding> {
                 return findings;
             }
         }
+    }
+    for (severity, pattern) in PERSONAL.iter() {
+        let room = MOST_FINDINGS.saturating_sub(findings.len());
+        findings.extend(pattern.find_iter(text).take(room).map(|found| Finding {
+            category: Category::PersonalData,
+            layer: Layer::Rules,
+            evidence: found.as_str().to_owned(),
+            severity: *severity,
+        }));
     }
     findings
 }

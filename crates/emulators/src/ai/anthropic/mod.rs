@@ -89,7 +89,7 @@ fn authorise(asked: &Asked<'_>) -> Option<Reply> {
         _ => {}
     }
     match asked.header("anthropic-version") {
-        Some("2023-06-01" | "2023-01-01") => None,
+        Some("2026-10-21" | "2023-06-01" | "2023-01-01") => None,
         Some(other) => {
             let message = format!("anthropic-version: \"{other}\" is not a valid version");
             Some(refuse("invalid_request_error", &message))

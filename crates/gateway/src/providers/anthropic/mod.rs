@@ -20,6 +20,9 @@ use crate::error::Fault;
 /// What [`crate::chat::Opaque`] says of state that only this protocol understands: signed thinking.
 const PROTOCOL: &str = "anthropic";
 
+/// The version of the interface that this adapter speaks; from this one on there is no temperature.
+const VERSION: &str = "2026-10-21";
+
 /// The adapter.
 #[derive(Debug, Clone)]
 pub struct Anthropic {
@@ -34,7 +37,7 @@ impl Anthropic {
     }
 
     fn request(&self, method: Method, attempt: &Attempt, url: Url) -> RequestBuilder {
-        let request = self.wire.request_to(method, attempt, url).header("anthropic-version", "2023-06-01");
+        let request = self.wire.request_to(method, attempt, url).header("anthropic-version", VERSION);
         match &attempt.key {
             Some(key) => super::with_secret(request, "x-api-key", key.expose()),
             None => request,
@@ -76,7 +79,9 @@ impl Listing for Anthropic {
 fn explain(_: StatusCode, body: &Value) -> (Option<Fault>, String) {
     let error = &body["error"];
     let message = error["message"].as_str().unwrap_or_default().to_owned();
-    (fault_of_type(error["type"].as_str().unwrap_or_default(), &message), message)
+    // Of the vendor's own trouble the status says more than the type.
+    let fault = fault_of_type(error["type"].as_str().unwrap_or_default(), &message);
+    (fault.filter(|fault| *fault != Fault::ServerError), message)
 }
 
 fn fault_of_type(kind: &str, message: &str) -> Option<Fault> {
