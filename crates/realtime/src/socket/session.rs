@@ -73,7 +73,7 @@ impl Session {
             }
             Err(upgraded) => {
                 let (read, write) = tokio::io::split(TokioIo::new(upgraded));
-                self.serve(Bytes::new(), read, write, largest).await;
+                Box::pin(self.serve(Bytes::new(), read, write, largest)).await;
             }
         }
     }
@@ -84,7 +84,8 @@ impl Session {
         W: AsyncWrite + Unpin,
     {
         let outgoing = Arc::clone(&self.connection.outgoing);
-        let duplex = Duplex::new(early, read_half, Arc::clone(&outgoing));
+        let duplex = Duplex::new(&early, read_half, Arc::clone(&outgoing));
+        drop(early);
         let limits = socket_limits(largest);
         let config = WebSocketConfig::default()
             .read_buffer_size(limits.read_buffer)
@@ -188,14 +189,15 @@ impl Session {
     /// Whether the timer may have to be set anew.
     async fn text(&mut self, text: &str) -> Result<bool, Close> {
         match Incoming::text(self.version, text) {
-            Ok(message) => self.handle(message).await,
+            // Boxed: what a message needs while it is handled is larger than all that an idle connection keeps.
+            Ok(message) => Box::pin(self.handle(message)).await,
             Err(error) => Err(malformed(&error)),
         }
     }
 
     async fn binary(&mut self, bytes: Bytes) -> Result<bool, Close> {
         match Incoming::binary(self.version, &bytes) {
-            Ok(message) => self.handle(message).await,
+            Ok(message) => Box::pin(self.handle(message)).await,
             Err(error) => Err(malformed(&error)),
         }
     }

@@ -21,8 +21,9 @@ pub(crate) struct Duplex<R> {
 }
 
 impl<R> Duplex<R> {
-    pub(crate) fn new(early: Bytes, read: R, outgoing: Arc<Outgoing>) -> Self {
-        Self { early, read, outgoing }
+    pub(crate) fn new(early: &Bytes, read: R, outgoing: Arc<Outgoing>) -> Self {
+        // Not the bytes themselves: they hold on to the whole buffer of the request.
+        Self { early: Bytes::copy_from_slice(early), read, outgoing }
     }
 }
 
@@ -38,6 +39,9 @@ impl<R: AsyncRead + Unpin> AsyncRead for Duplex<R> {
         let length = self.early.len().min(buffer.remaining());
         buffer.put_slice(&self.early[..length]);
         self.early.advance(length);
+        if self.early.is_empty() {
+            self.early = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }
