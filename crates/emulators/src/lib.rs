@@ -13,6 +13,7 @@
 //! * [`g711`]: mu-law and a-law.
 
 pub mod ai;
+mod faults;
 pub mod g711;
 pub mod oidc;
 pub mod openai;

@@ -43,31 +43,5 @@ impl Fault {
     }
 }
 
-/// Which requests suffer what: the first, the second and so on, then all the rest.
-///
-/// Counting starts again whenever faults are set.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Faults {
-    /// The first requests, in order.
-    pub sequence: Vec<Fault>,
-    /// Every request after those.
-    pub rest: Fault,
-}
-
-impl Faults {
-    /// The first `count` requests suffer; the rest are fine.
-    #[must_use]
-    pub fn first(count: usize, fault: Fault) -> Self {
-        Self { sequence: vec![fault; count], rest: Fault::default() }
-    }
-
-    /// Every request suffers.
-    #[must_use]
-    pub fn all(fault: Fault) -> Self {
-        Self { sequence: Vec::new(), rest: fault }
-    }
-
-    pub(super) fn of(&self, request: usize) -> Fault {
-        self.sequence.get(request).unwrap_or(&self.rest).clone()
-    }
-}
+/// Which requests suffer what.
+pub type Faults = crate::faults::Faults<Fault>;

@@ -77,31 +77,5 @@ impl Fault {
     }
 }
 
-/// Which connections suffer what: the first, the second and so on, then all the rest.
-///
-/// Counting starts again whenever faults are set.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Faults {
-    /// The first connections, in order.
-    pub sequence: Vec<Fault>,
-    /// Every connection after those.
-    pub rest: Fault,
-}
-
-impl Faults {
-    /// The first `count` connections suffer; the rest are fine.
-    #[must_use]
-    pub fn first(count: usize, fault: Fault) -> Self {
-        Self { sequence: vec![fault; count], rest: Fault::default() }
-    }
-
-    /// Every connection suffers.
-    #[must_use]
-    pub fn all(fault: Fault) -> Self {
-        Self { sequence: Vec::new(), rest: fault }
-    }
-
-    pub(super) fn of(&self, connection: usize) -> Fault {
-        self.sequence.get(connection).unwrap_or(&self.rest).clone()
-    }
-}
+/// Which connections suffer what.
+pub type Faults = crate::faults::Faults<Fault>;
