@@ -6,78 +6,56 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// What a model call is for, as applications name it: `story_text`, `npc_reply`, `call_summary`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(from = "String", into = "String")]
-pub struct Task(Arc<str>);
+/// A name that is cheap to copy, and is written as text.
+macro_rules! name {
+    ($(#[$documentation:meta])* $name:ident) => {
+        $(#[$documentation])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(from = "String", into = "String")]
+        pub struct $name(Arc<str>);
 
-impl Task {
-    /// A task by name.
-    #[must_use]
-    pub fn new(name: &str) -> Self {
-        Self(name.into())
-    }
+        impl $name {
+            /// By name.
+            #[must_use]
+            pub fn new(name: &str) -> Self {
+                Self(name.into())
+            }
 
-    /// Its name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+            /// Its name.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(name: String) -> Self {
+                Self(name.into())
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.as_str().to_owned()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
 }
 
-impl From<String> for Task {
-    fn from(name: String) -> Self {
-        Self(name.into())
-    }
+name! {
+    /// What a model call is for, as applications name it: `story_text`, `npc_reply`, `call_summary`.
+    Task
 }
 
-impl From<Task> for String {
-    fn from(name: Task) -> Self {
-        name.as_str().to_owned()
-    }
-}
-
-impl fmt::Display for Task {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A configured provider: `openai`, `anthropic`, or a name of the operator's for a server of their own.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(from = "String", into = "String")]
-pub struct ProviderName(Arc<str>);
-
-impl ProviderName {
-    /// A provider by name.
-    #[must_use]
-    pub fn new(name: &str) -> Self {
-        Self(name.into())
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for ProviderName {
-    fn from(name: String) -> Self {
-        Self(name.into())
-    }
-}
-
-impl From<ProviderName> for String {
-    fn from(name: ProviderName) -> Self {
-        name.as_str().to_owned()
-    }
-}
-
-impl fmt::Display for ProviderName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+name! {
+    /// A configured provider: `openai`, `anthropic`, or a name of the operator's for a server of their own.
+    ProviderName
 }
 
 /// A model of a provider, written `provider/model`; the model's own name may contain further slashes.
