@@ -25,13 +25,15 @@ pub enum Protocol {
     Cartesia,
     /// Replicate predictions.
     Replicate,
+    /// xAI: chat completions and friends, and its own voice sessions.
+    Xai,
     /// Nothing leaves this machine.
     Offline,
 }
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Openai,
         Self::OpenaiCompatible,
         Self::Anthropic,
@@ -40,6 +42,7 @@ impl Protocol {
         Self::Elevenlabs,
         Self::Cartesia,
         Self::Replicate,
+        Self::Xai,
         Self::Offline,
     ];
 
@@ -55,6 +58,7 @@ impl Protocol {
             Self::Elevenlabs => "elevenlabs",
             Self::Cartesia => "cartesia",
             Self::Replicate => "replicate",
+            Self::Xai => "xai",
             Self::Offline => "offline",
         }
     }
@@ -70,6 +74,7 @@ impl Protocol {
             Self::Elevenlabs => Some("https://api.elevenlabs.io"),
             Self::Cartesia => Some("https://api.cartesia.ai"),
             Self::Replicate => Some("https://api.replicate.com/v1"),
+            Self::Xai => Some("https://api.x.ai/v1"),
             Self::OpenaiCompatible => None,
             // Never asked; attempts need one.
             Self::Offline => Some("http://offline.invalid"),
@@ -87,6 +92,7 @@ impl Protocol {
             Self::Elevenlabs => Some("ELEVENLABS_API_KEY"),
             Self::Cartesia => Some("CARTESIA_API_KEY"),
             Self::Replicate => Some("REPLICATE_API_TOKEN"),
+            Self::Xai => Some("XAI_API_KEY"),
             Self::OpenaiCompatible | Self::Offline => None,
         }
     }
@@ -100,7 +106,7 @@ impl Protocol {
     /// What it can do.
     #[must_use]
     pub fn capabilities(self) -> Capabilities {
-        use Modality::{Chat, Embeddings, Images, Moderation, Speech, Transcription};
+        use Modality::{Chat, Embeddings, Images, Moderation, Realtime, Speech, Transcription};
         let none = Capabilities::default();
         let chat = Capabilities {
             streaming: true,
@@ -113,7 +119,7 @@ impl Protocol {
         };
         match self {
             Self::Openai => Capabilities {
-                modalities: &[Chat, Speech, Transcription, Images, Embeddings, Moderation],
+                modalities: &[Chat, Speech, Transcription, Images, Embeddings, Moderation, Realtime],
                 documents: true,
                 audio: true,
                 speech_characters: Some(4_096),
@@ -130,7 +136,8 @@ impl Protocol {
                 Capabilities { modalities: &[Chat], documents: true, ..chat }
             }
             Self::Gemini => {
-                Capabilities { modalities: &[Chat, Images, Embeddings], documents: true, audio: true, ..chat }
+                let modalities = &[Chat, Images, Embeddings, Realtime];
+                Capabilities { modalities, documents: true, audio: true, ..chat }
             }
             Self::Deepgram => {
                 Capabilities { modalities: &[Speech, Transcription], speech_characters: Some(2_000), ..none }
@@ -140,6 +147,7 @@ impl Protocol {
             }
             Self::Cartesia => Capabilities { modalities: &[Speech], speech_characters: Some(20_000), ..none },
             Self::Replicate => Capabilities { modalities: &[Images], ..none },
+            Self::Xai => Capabilities { modalities: &[Chat, Images, Embeddings, Realtime], ..chat },
             Self::Offline => Capabilities {
                 modalities: &[Chat, Speech, Images, Embeddings, Moderation],
                 speech_characters: Some(100_000),

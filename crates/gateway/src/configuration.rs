@@ -248,6 +248,8 @@ fn default_times(modality: Modality) -> (Duration, Duration) {
         Modality::Transcription => (seconds(120), seconds(60)),
         Modality::Images => (seconds(180), seconds(120)),
         Modality::Embeddings | Modality::Moderation => (seconds(20), seconds(10)),
+        // The deadline is for opening; a session lives as long as it is used.
+        Modality::Realtime => (seconds(20), seconds(5)),
     }
 }
 
@@ -269,7 +271,6 @@ fn vendors() -> BTreeMap<ProviderName, ProviderSettings> {
     let compatible = [
         ("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY"),
         ("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
-        ("xai", "https://api.x.ai/v1", "XAI_API_KEY"),
     ];
     let compatible = compatible
         .into_iter()

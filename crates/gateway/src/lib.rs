@@ -6,6 +6,7 @@
 //! * [`chat`], [`speech`], [`transcription`], [`images`], [`embeddings`], [`moderation`]: what can be asked and what
 //!   comes back, the same for every provider.
 //! * [`providers`]: one thin adapter for each wire protocol, behind one small trait for each modality.
+//! * [`live`]: the same for speech as it happens: sockets that hear, speak, or do both.
 //! * [`offline`]: a provider that needs no network and says so.
 //! * [`routing`]: deadlines, retries, breakers, limits and the chain of models; the front door is [`Gateway`].
 //! * [`keys`], [`ledger`], [`quotas`], [`cache`]: the seams at which a call is authorised, counted, bounded and reused.
@@ -20,6 +21,7 @@ mod error;
 pub mod images;
 pub mod keys;
 pub mod ledger;
+pub mod live;
 pub mod media;
 pub mod model;
 pub mod moderation;

@@ -127,6 +127,8 @@ pub enum Modality {
     Embeddings,
     /// Texts and pictures to verdicts.
     Moderation,
+    /// A conversation in audio, both ways at once.
+    Realtime,
 }
 
 impl Modality {
@@ -140,6 +142,7 @@ impl Modality {
             Self::Images => "images",
             Self::Embeddings => "embeddings",
             Self::Moderation => "moderation",
+            Self::Realtime => "realtime",
         }
     }
 }

@@ -13,7 +13,7 @@ pub mod replicate;
 mod sentences;
 mod spoken;
 mod sse;
-mod wire;
+pub(crate) mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;

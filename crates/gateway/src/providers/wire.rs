@@ -266,10 +266,7 @@ impl Answer {
             Some(location) => format!("it redirects to {location}: use that as base URL"),
             None => message,
         };
-        let message = match &self.secret {
-            Some(secret) if secret.len() >= 8 => message.replace(secret.as_str(), "***"),
-            _ => message,
-        };
+        let message = masked(message, self.secret.as_deref());
         let mut failure = self.context.fail(fault.unwrap_or_else(|| fault_of(status)), message);
         failure.status = Some(status.as_u16());
         failure.retry_after = retry_after;
@@ -425,8 +422,21 @@ impl Answer {
     }
 }
 
+/// A failure that is found before anything is asked.
+pub(crate) fn context_failure(attempt: &Attempt, fault: Fault, message: impl Into<String>) -> Error {
+    Context::of(attempt).fail(fault, message).into()
+}
+
+/// A provider's words without the key, which some repeat.
+pub(crate) fn masked(message: String, secret: Option<&str>) -> String {
+    match secret {
+        Some(secret) if secret.len() >= 8 => message.replace(secret, "***"),
+        _ => message,
+    }
+}
+
 /// What a status means where the body says nothing better.
-fn fault_of(status: StatusCode) -> Fault {
+pub(crate) fn fault_of(status: StatusCode) -> Fault {
     match status.as_u16() {
         401 => Fault::Unauthorized,
         402 => Fault::Billing,
@@ -441,7 +451,7 @@ fn fault_of(status: StatusCode) -> Fault {
 }
 
 /// How long the provider asks to wait: milliseconds, seconds or a date.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     if let Some(ms) = text("retry-after-ms").and_then(|ms| ms.parse::<f64>().ok())
         && ms.is_finite()

@@ -29,7 +29,7 @@ impl Adapter {
     pub(super) fn of(protocol: Protocol, wire: &Wire) -> Self {
         let wire = wire.clone();
         match protocol {
-            Protocol::Openai | Protocol::OpenaiCompatible => {
+            Protocol::Openai | Protocol::OpenaiCompatible | Protocol::Xai => {
                 let vendor = protocol == Protocol::Openai;
                 let one = Arc::new(if vendor { OpenAi::vendor(wire) } else { OpenAi::compatible(wire) });
                 Self {

@@ -1,3 +1,9 @@
-//! Where the agent's side of a conversation is produced.
+//! Upstreams: the speech services that sessions talk to.
 
-pub mod realtime;
+/// `OpenAI` Realtime, as the gateway writes and reads it.
+pub mod realtime {
+    pub use longhouse_gateway::live::openai::{
+        ApiError, Command, ConnectError, Connector, HistoryItem, ResponseStatus, ServerEvent, SessionShape,
+        ToolSpec, UpstreamSocket, event_id, parse,
+    };
+}

@@ -103,7 +103,7 @@ impl Listing for OpenAi {
 }
 
 /// `{"error": {"message", "type", "code", "param"}}`; some compatible servers send only a text.
-fn explain(status: StatusCode, body: &Value) -> (Option<Fault>, String) {
+pub(crate) fn explain(status: StatusCode, body: &Value) -> (Option<Fault>, String) {
     let error = &body["error"];
     let message = [&error["message"], error, &body["message"], &body["detail"]]
         .into_iter()
@@ -115,7 +115,7 @@ fn explain(status: StatusCode, body: &Value) -> (Option<Fault>, String) {
     (fault, message.to_owned())
 }
 
-fn fault_of_code(code: &str) -> Option<Fault> {
+pub(crate) fn fault_of_code(code: &str) -> Option<Fault> {
     Some(match code {
         "context_length_exceeded" | "string_above_max_length" => Fault::ContextTooLong,
         "insufficient_quota" | "billing_hard_limit_reached" | "billing_not_active" => Fault::Billing,

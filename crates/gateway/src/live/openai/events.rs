@@ -88,6 +88,15 @@ pub enum ServerEvent<'a> {
         /// The words; `None` when transcription failed.
         text: Option<Cow<'a, str>>,
     },
+    /// What the caller said, as it is written down.
+    CallerTranscriptDelta {
+        /// Item it belongs to.
+        item_id: Cow<'a, str>,
+        /// The words, or what follows those before.
+        text: Cow<'a, str>,
+        /// Whether these are all words so far, as xAI sends them.
+        is_whole: bool,
+    },
     /// A response has begun.
     ResponseCreated {
         /// Its id.
@@ -270,6 +279,16 @@ pub fn parse(text: &str) -> Result<ServerEvent<'_>, Malformed> {
         "conversation.item.input_audio_transcription.completed" => {
             ServerEvent::CallerTranscript { item_id: need!(item_id), text: Some(need!(transcript)) }
         }
+        "conversation.item.input_audio_transcription.delta" => ServerEvent::CallerTranscriptDelta {
+            item_id: need!(item_id),
+            text: text_of(event.delta).unwrap_or_default(),
+            is_whole: false,
+        },
+        "conversation.item.input_audio_transcription.updated" => ServerEvent::CallerTranscriptDelta {
+            item_id: need!(item_id),
+            text: need!(transcript),
+            is_whole: true,
+        },
         "conversation.item.input_audio_transcription.failed" => {
             ServerEvent::CallerTranscript { item_id: need!(item_id), text: None }
         }
@@ -345,7 +364,9 @@ fn is_known(kind: &str) -> bool {
         "response.mcp_",
         "mcp_list_tools.",
     ];
-    const OTHERS: [&str; 6] = [
+    const OTHERS: [&str; 8] = [
+        "ping",
+        "conversation.updated",
         "conversation.created",
         "input_audio_buffer.cleared",
         "input_audio_buffer.dtmf_event_received",

@@ -1,6 +1,12 @@
 //! Client events, in today's field names.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+
+use super::super::Encoding;
+use super::super::session::{HistoryItem, SessionRequest, Turns};
+use crate::chat::Tool;
 
 /// A function that the model may call.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,33 +36,6 @@ pub struct SessionShape {
     pub idle_timeout_ms: Option<u32>,
 }
 
-/// Something said or done earlier, given to a session that takes over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HistoryItem {
-    /// What happened before the kept turns.
-    Summary(String),
-    /// The caller's words.
-    Caller(String),
-    /// The agent's words, as far as they were heard.
-    Agent(String),
-    /// A function that the agent called.
-    ToolCall {
-        /// Id that ties call and output together.
-        call_id: String,
-        /// Function name.
-        name: String,
-        /// Arguments as the model wrote them.
-        arguments: String,
-    },
-    /// What that function answered.
-    ToolOutput {
-        /// The call's id.
-        call_id: String,
-        /// JSON text.
-        output: String,
-    },
-}
-
 /// A client event. [`Command::to_json`] gives its text.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command<'a> {
@@ -73,6 +52,14 @@ pub enum Command<'a> {
         /// JSON text.
         output: &'a str,
     },
+    /// The caller wrote something.
+    Text(&'a str),
+    /// The caller has spoken, where the session does not find out itself.
+    Commit,
+    /// What was heard and not committed is forgotten.
+    Clear,
+    /// The instructions are these from now on.
+    Instructions(&'a str),
     /// Asks for a response from the conversation as it stands.
     Respond,
     /// Asks for a response with instructions of its own and without tools.
@@ -91,10 +78,14 @@ pub enum Command<'a> {
 }
 
 /// Metadata value by which the answer to [`Command::Summarise`] is recognised.
-pub(crate) const SUMMARY_PURPOSE: &str = "handover-summary";
+pub(super) const SUMMARY_PURPOSE: &str = "handover-summary";
+
+/// Writes down the caller's words where the request does not say who should.
+const TRANSCRIBER: &str = "gpt-transcribe";
 
 /// How an event is named, so that an error tells which one caused it.
-pub(crate) fn event_id(number: u64) -> String {
+#[must_use]
+pub fn event_id(number: u64) -> String {
     format!("lh{number}")
 }
 
@@ -118,12 +109,18 @@ impl Command<'_> {
         }
         let mut event = match self {
             Self::Append(_) => unreachable!("handled above"),
-            Self::Configure(shape) => configure(shape),
+            Self::Configure(shape) => configuration(&shape.request()),
             Self::History(item) => history(item),
             Self::ToolOutput { call_id, output } => json!({
                 "type": "conversation.item.create",
                 "item": { "type": "function_call_output", "call_id": call_id, "output": output },
             }),
+            Self::Text(text) => history(&HistoryItem::Caller((*text).to_owned())),
+            Self::Commit => json!({ "type": "input_audio_buffer.commit" }),
+            Self::Clear => json!({ "type": "input_audio_buffer.clear" }),
+            Self::Instructions(text) => {
+                json!({ "type": "session.update", "session": { "type": "realtime", "instructions": text } })
+            }
             Self::Respond => json!({ "type": "response.create" }),
             Self::RespondWith(instructions) => json!({
                 "type": "response.create",
@@ -152,24 +149,45 @@ impl Command<'_> {
     }
 }
 
-fn configure(shape: &SessionShape) -> Value {
-    let format = json!({ "type": "audio/pcmu" });
-    let mut transcription = json!({ "model": shape.transcription_model });
-    if let Some(language) = &shape.language {
+impl SessionShape {
+    fn request(&self) -> SessionRequest {
+        let tool = |tool: &ToolSpec| Tool {
+            name: tool.name.to_owned(),
+            description: tool.description.clone(),
+            parameters: tool.parameters.clone(),
+            strict: false,
+        };
+        SessionRequest {
+            voice: Some(self.voice.clone()),
+            language: self.language.clone(),
+            tools: self.tools.iter().map(tool).collect(),
+            transcription_model: Some(self.transcription_model.clone()),
+            turns: Turns::Silence { threshold: Some(0.5), silence: Some(Duration::from_millis(500)) },
+            idle_timeout: self.idle_timeout_ms.map(|ms| Duration::from_millis(ms.into())),
+            ..SessionRequest::new(&self.instructions, Encoding::Mulaw)
+        }
+    }
+}
+
+fn format(encoding: Encoding) -> Value {
+    match encoding {
+        Encoding::Pcm16(rate) => json!({ "type": "audio/pcm", "rate": rate }),
+        Encoding::Mulaw => json!({ "type": "audio/pcmu" }),
+        Encoding::Alaw => json!({ "type": "audio/pcma" }),
+    }
+}
+
+/// `session.update` of a whole session.
+pub(in crate::live) fn configuration(request: &SessionRequest) -> Value {
+    let mut transcription = json!({ "model": request.transcription_model.as_deref().unwrap_or(TRANSCRIBER) });
+    if let Some(language) = &request.language {
         transcription["language"] = json!(language);
     }
-    let mut turn_detection = json!({
-        "type": "server_vad",
-        "threshold": 0.5,
-        "prefix_padding_ms": 300,
-        "silence_duration_ms": 500,
-        "create_response": true,
-        "interrupt_response": true,
-    });
-    if let Some(idle) = shape.idle_timeout_ms {
-        turn_detection["idle_timeout_ms"] = json!(idle);
+    let mut output = json!({ "format": format(request.output) });
+    if let Some(voice) = &request.voice {
+        output["voice"] = json!(voice);
     }
-    let tools: Vec<Value> = shape
+    let tools: Vec<Value> = request
         .tools
         .iter()
         .map(|tool| {
@@ -181,15 +199,38 @@ fn configure(shape: &SessionShape) -> Value {
         "session": {
             "type": "realtime",
             "output_modalities": ["audio"],
-            "instructions": shape.instructions,
+            "instructions": request.instructions,
             "tools": tools,
             "tool_choice": "auto",
             "audio": {
-                "input": { "format": format, "transcription": transcription, "turn_detection": turn_detection },
-                "output": { "format": format, "voice": shape.voice },
+                "input": {
+                    "format": format(request.input),
+                    "transcription": transcription,
+                    "turn_detection": turn_detection(request),
+                },
+                "output": output,
             },
         },
     })
+}
+
+fn turn_detection(request: &SessionRequest) -> Value {
+    let mut detection = match request.turns {
+        Turns::Manual => return Value::Null,
+        Turns::Meaning => json!({ "type": "semantic_vad" }),
+        Turns::Silence { threshold, silence } => json!({
+            "type": "server_vad",
+            "threshold": threshold.unwrap_or(0.5),
+            "prefix_padding_ms": 300,
+            "silence_duration_ms": silence.map_or(500, |silence| silence.as_millis() as u64),
+        }),
+    };
+    detection["create_response"] = json!(true);
+    detection["interrupt_response"] = json!(true);
+    if let (Some(idle), Turns::Silence { .. }) = (request.idle_timeout, request.turns) {
+        detection["idle_timeout_ms"] = json!(idle.as_millis() as u64);
+    }
+    detection
 }
 
 fn history(item: &HistoryItem) -> Value {
