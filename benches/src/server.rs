@@ -41,7 +41,8 @@ impl Built {
         fs::create_dir_all(&results)?;
         let program = named.map_or_else(|| beside.join("longhouse"), Path::to_owned);
         if program.exists() {
-            return Ok(Self { program, results });
+            // The server runs in another folder than we do.
+            return Ok(Self { program: program.canonicalize()?, results });
         }
         Err(io::Error::other(format!(
             "{} is not there: build it with `cargo build --release -p longhouse`, or name it with --server",

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, join, select};
 use futures_util::{StreamExt, stream};
 use http::HeaderMap;
 use http::header::EXPECT;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Metadata;
-use super::incoming::Incoming;
+use super::incoming::{Incoming, limited};
 use crate::blobs::{Content, gather};
 use crate::buckets::Rules;
 use crate::extract::{self, ObjectPath, SignedPath};
@@ -21,7 +21,7 @@ use crate::names::{BucketId, ObjectName};
 use crate::storage::Caller;
 use crate::{Error, Storage, limits};
 
-/// Bytes that are taken while policies are asked.
+/// Bytes that are taken while rules and policies are asked.
 const FIRST: usize = 512 * 1024;
 
 const BY_TOKEN: ServiceReason =
@@ -85,10 +85,8 @@ impl Storage {
         upsert: bool,
         (headers, body): (&HeaderMap, Body),
     ) -> Result<Uuid, Error> {
-        let rules = self.rules(&bucket).await?;
-        let limit = self.size_limit_of(&rules, &name);
-        let incoming = Incoming::read(headers, body, limit, self.inner.idle_timeout).await?;
-        self.check_type(&rules, &name, &incoming.mimetype)?;
+        let most = self.inner.file_size_limit;
+        let incoming = Incoming::read(headers, body, most, self.inner.idle_timeout).await?;
         let object = NewObject {
             bucket,
             name,
@@ -99,41 +97,49 @@ impl Storage {
             user_metadata: Some(incoming.user_metadata.clone().unwrap_or_else(|| json!({}))),
         };
         let (cache_control, robots) = (incoming.cache_control.clone(), incoming.robots.clone());
+        let content = incoming.content(most);
         let content = if headers.contains_key(EXPECT) {
             // The client sends nothing before it is told to, so that a refusal saves it the sending.
-            self.check_upload(caller, &object).await?;
-            incoming.content(limit)
+            limited(content, self.admit(caller, &object).await?)
         } else {
-            self.checked_beside(caller, &object, incoming.content(limit)).await?
+            self.admit_beside(caller, &object, content).await?
         };
         let stored = self.receive(content).await?;
         let metadata = Metadata::new(&stored.written, &object.mimetype, &cache_control, robots);
         self.commit_upload(caller, &object, &metadata, stored).await
     }
 
-    /// Takes the first bytes into memory while policies are asked. A refusal does not wait for them.
-    async fn checked_beside(
+    /// How large this object may be, if it may be uploaded. The bucket's rules and the policies are asked at once.
+    async fn admit(&self, caller: &Caller, object: &NewObject) -> Result<u64, Error> {
+        let (rules, checked) = join(self.rules(&object.bucket), self.check_upload(caller, object)).await;
+        let rules = rules?;
+        let limit = self.size_limit_of(&rules, &object.name);
+        if object.content_length.is_some_and(|length| length > limit) {
+            return Err(Error::TooLarge("object"));
+        }
+        self.check_type(&rules, &object.name, &object.mimetype)?;
+        checked?;
+        Ok(limit)
+    }
+
+    /// Takes the first bytes into memory meanwhile. A refusal does not wait for them.
+    async fn admit_beside(
         &self,
         caller: &Caller,
         object: &NewObject,
         mut content: Content,
     ) -> Result<Content, Error> {
-        let (first, ended) = {
-            let checking = std::pin::pin!(self.check_upload(caller, object));
+        let (limit, (first, ended)) = {
+            let admitting = std::pin::pin!(self.admit(caller, object));
             let taking = std::pin::pin!(gather(&mut content, FIRST));
-            match select(checking, taking).await {
-                Either::Left((checked, taking)) => {
-                    checked?;
-                    taking.await?
-                }
-                Either::Right((first, checking)) => {
-                    checking.await?;
-                    first?
-                }
+            match select(admitting, taking).await {
+                Either::Left((limit, taking)) => (limit?, taking.await?),
+                Either::Right((first, admitting)) => (admitting.await?, first?),
             }
         };
         let first = stream::iter(first.into_iter().map(Ok));
-        Ok(if ended { first.boxed() } else { first.chain(content).boxed() })
+        let whole = if ended { first.boxed() } else { first.chain(content).boxed() };
+        Ok(limited(whole, limit))
     }
 }
 
