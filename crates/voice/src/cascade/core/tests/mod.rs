@@ -1,0 +1,4 @@
+//! Conversations in virtual time.
+
+mod scenarios;
+mod sim;
