@@ -110,7 +110,9 @@ impl Ledger {
     pub(super) fn answered(&mut self, call_id: &str, output: serde_json::Value) -> bool {
         for item in self.items.iter_mut().rev() {
             let What::Tools(calls) = &mut item.what else { continue };
-            if let Some((_, answer)) = calls.iter_mut().find(|(call, answer)| call.call_id == call_id && answer.is_none()) {
+            if let Some((_, answer)) =
+                calls.iter_mut().find(|(call, answer)| call.call_id == call_id && answer.is_none())
+            {
                 *answer = Some(output);
                 return true;
             }
@@ -120,7 +122,11 @@ impl Ledger {
 
     /// Whether the person had the last word.
     pub(super) fn is_due(&self) -> bool {
-        let last = self.items.iter().rev().find(|item| !matches!(&item.what, What::Agent { text, .. } if text.is_empty()));
+        let last = self
+            .items
+            .iter()
+            .rev()
+            .find(|item| !matches!(&item.what, What::Agent { text, .. } if text.is_empty()));
         last.is_some_and(|item| matches!(&item.what, What::User(_)))
     }
 
@@ -145,7 +151,8 @@ impl Ledger {
                 What::Agent { text, interrupted } => said.push(agent(text.clone(), *interrupted)),
                 What::Tools(calls) => {
                     // A call without its answer is none yet.
-                    let answered = |(call, answer): &(ToolCall, Option<_>)| Some((call.clone(), answer.clone()?));
+                    let answered =
+                        |(call, answer): &(ToolCall, Option<_>)| Some((call.clone(), answer.clone()?));
                     let done: Vec<_> = calls.iter().filter_map(answered).collect();
                     if !done.is_empty() {
                         said.push(Said::Tools(done));
@@ -198,10 +205,10 @@ mod tests {
         ledger.agent(agent, Samples(10), Samples(20), "Hello.".into(), false);
         ledger.user(user, Samples(0), Samples(5), "Hi");
         let said = ledger.context(Vec::new());
-        assert_eq!(said, [
-            Said::User("Hi".into()),
-            Said::Agent { text: "Hello.".into(), interrupted: false }
-        ]);
+        assert_eq!(
+            said,
+            [Said::User("Hi".into()), Said::Agent { text: "Hello.".into(), interrupted: false }]
+        );
         assert!(!ledger.is_due());
     }
 

@@ -451,7 +451,8 @@ impl Mouth {
             return;
         };
         let length = line.length();
-        let whole = line.tokens.all.iter().take_while(|t| t.time.is_some_and(|(_, end)| end <= length)).count();
+        let whole =
+            line.tokens.all.iter().take_while(|t| t.time.is_some_and(|(_, end)| end <= length)).count();
         let count = if self.word_times { whole } else { line.tokens.heard(length, None, pace) };
         let end = line.tokens.times(None, pace).get(count.wrapping_sub(1)).map_or(0, |&(_, end)| end);
         // What was sent was sent; a word begun is said again.

@@ -31,8 +31,7 @@ impl Sentences {
     /// Takes the next piece and appends complete sentences to `out`.
     pub fn push(&mut self, piece: &str, out: &mut Vec<String>) {
         self.buffer.push_str(piece);
-        loop {
-            let Some(end) = self.boundary() else { break };
+        while let Some(end) = self.boundary() {
             let rest = self.buffer.split_off(end);
             let sentence = std::mem::replace(&mut self.buffer, rest);
             self.emit(&sentence, out);
@@ -125,7 +124,8 @@ impl Sentences {
             return None;
         }
         let before = &text[from..at];
-        let word = before.rsplit(|c: char| c.is_whitespace() || matches!(c, '(' | '"' | '«' | '“' | '¿' | '¡'));
+        let word =
+            before.rsplit(|c: char| c.is_whitespace() || matches!(c, '(' | '"' | '«' | '“' | '¿' | '¡'));
         let word = word.into_iter().next().unwrap_or_default();
         let lower = word.to_lowercase();
         if self.language.titles().contains(&lower.as_str()) {
@@ -267,15 +267,43 @@ mod tests {
         for (language, text, expected) in [
             (English, "We open at nine. We close at six.", &["We open at nine.", "We close at six."][..]),
             (English, "Ask Dr. Smith about it. He knows.", &["Ask Dr. Smith about it.", "He knows."]),
-            (English, "It is 3.5 miles, e.g. Main St. North. Turn left!", &["It is 3.5 miles, e.g. Main St. North.", "Turn left!"]),
-            (English, "Come at 9 a.m. tomorrow. Or at 5 p.m. Tell me which.", &["Come at 9 a.m. tomorrow.", "Or at 5 p.m.", "Tell me which."]),
+            (
+                English,
+                "It is 3.5 miles, e.g. Main St. North. Turn left!",
+                &["It is 3.5 miles, e.g. Main St. North.", "Turn left!"],
+            ),
+            (
+                English,
+                "Come at 9 a.m. tomorrow. Or at 5 p.m. Tell me which.",
+                &["Come at 9 a.m. tomorrow.", "Or at 5 p.m.", "Tell me which."],
+            ),
             (English, "\"Really?\" she asked. Yes.", &["\"Really?\"", "she asked.", "Yes."]),
-            (English, "Well... I think so. J. K. Rowling wrote it.", &["Well...", "I think so.", "J. K. Rowling wrote it."]),
-            (Spanish, "Hola, Sr. Gómez. ¿Cómo está? ¡Qué bien!", &["Hola, Sr. Gómez.", "¿Cómo está?", "¡Qué bien!"]),
+            (
+                English,
+                "Well... I think so. J. K. Rowling wrote it.",
+                &["Well...", "I think so.", "J. K. Rowling wrote it."],
+            ),
+            (
+                Spanish,
+                "Hola, Sr. Gómez. ¿Cómo está? ¡Qué bien!",
+                &["Hola, Sr. Gómez.", "¿Cómo está?", "¡Qué bien!"],
+            ),
             (Spanish, "Son 1.250,50 euros. Gracias.", &["Son 1.250,50 euros.", "Gracias."]),
-            (French, "Bonjour M. Dupont. Vous allez bien ? Oui, très bien !", &["Bonjour M. Dupont.", "Vous allez bien ?", "Oui, très bien !"]),
-            (German, "Am 3. Mai um 10 Uhr. Passt das, z. B. bei Dr. Weiß? Gut.", &["Am 3. Mai um 10 Uhr.", "Passt das, z. B. bei Dr. Weiß?", "Gut."]),
-            (Italian, "Buongiorno sig. Rossi. Il dott. Bianchi arriva alle 9.30. Va bene?", &["Buongiorno sig. Rossi.", "Il dott. Bianchi arriva alle 9.30.", "Va bene?"]),
+            (
+                French,
+                "Bonjour M. Dupont. Vous allez bien ? Oui, très bien !",
+                &["Bonjour M. Dupont.", "Vous allez bien ?", "Oui, très bien !"],
+            ),
+            (
+                German,
+                "Am 3. Mai um 10 Uhr. Passt das, z. B. bei Dr. Weiß? Gut.",
+                &["Am 3. Mai um 10 Uhr.", "Passt das, z. B. bei Dr. Weiß?", "Gut."],
+            ),
+            (
+                Italian,
+                "Buongiorno sig. Rossi. Il dott. Bianchi arriva alle 9.30. Va bene?",
+                &["Buongiorno sig. Rossi.", "Il dott. Bianchi arriva alle 9.30.", "Va bene?"],
+            ),
             (English, "First line\nsecond line", &["First line", "second line"]),
             (English, "  ... ", &[]),
         ] {
@@ -290,7 +318,11 @@ mod tests {
         assert!(pieces[0].len() <= FIRST_CLAUSE + 40 && pieces[0].ends_with(','), "{:?}", pieces[0]);
         assert!(pieces.iter().all(|p| p.len() <= LONGEST));
         let words = "word ".repeat(300);
-        assert!(cut(Language::English, &words).iter().all(|p| p.len() <= LONGEST && p.split(' ').all(|w| w == "word")));
+        assert!(
+            cut(Language::English, &words)
+                .iter()
+                .all(|p| p.len() <= LONGEST && p.split(' ').all(|w| w == "word"))
+        );
     }
 
     #[test]

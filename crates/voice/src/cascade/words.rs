@@ -175,15 +175,20 @@ mod tests {
     fn words_spoken_in_pieces_or_in_other_words_are_placed() {
         let tokens = told(
             "It's well-known at $5 today.",
-            &[("It's", 0, 5), ("well", 5, 10), ("known", 10, 20), ("at", 20, 25), ("five", 25, 30), ("dollars", 30, 40), ("today", 40, 50)],
+            &[
+                ("It's", 0, 5),
+                ("well", 5, 10),
+                ("known", 10, 20),
+                ("at", 20, 25),
+                ("five", 25, 30),
+                ("dollars", 30, 40),
+                ("today", 40, 50),
+            ],
         );
-        assert_eq!(tokens.all.iter().map(|t| t.time.map(|t| t.1)).collect::<Vec<_>>(), [
-            Some(5),
-            Some(20),
-            Some(25),
-            None,
-            Some(50)
-        ]);
+        assert_eq!(
+            tokens.all.iter().map(|t| t.time.map(|t| t.1)).collect::<Vec<_>>(),
+            [Some(5), Some(20), Some(25), None, Some(50)]
+        );
         assert_eq!(tokens.heard(39, None, 1.0), 3);
         assert_eq!(tokens.heard(40, None, 1.0), 4);
     }
@@ -201,7 +206,10 @@ mod tests {
     fn a_split_keeps_times() {
         let mut tokens = told("a b c", &[("a", 0, 10), ("b", 10, 20), ("c", 20, 30)]);
         let rest = tokens.split(1, 10);
-        assert_eq!((tokens.all.len(), rest.all[0].time, rest.all[1].time), (1, Some((0, 10)), Some((10, 20))));
+        assert_eq!(
+            (tokens.all.len(), rest.all[0].time, rest.all[1].time),
+            (1, Some((0, 10)), Some((10, 20)))
+        );
     }
 
     #[test]

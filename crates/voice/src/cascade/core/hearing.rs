@@ -213,21 +213,23 @@ impl Core {
                 }
             }
             Hearing::EagerEnd(text) => {
-                if !text.trim().is_empty() {
+                let text = self.beyond_unconfirmed(&text, false);
+                if !text.is_empty() {
                     let turn = self.turn(now);
                     turn.finals.clear();
-                    turn.partial = text.trim().to_owned();
+                    turn.partial = text;
                     self.words(now, out);
                     self.guess(now, out);
                 }
             }
             Hearing::Resumed => self.drop_guess(out),
             Hearing::EndOfTurn(text) => {
-                if self.ears.turn.is_none() && text.trim().is_empty() {
+                let text = self.beyond_unconfirmed(&text, true);
+                if self.ears.turn.is_none() && text.is_empty() {
                     return;
                 }
                 let turn = self.turn(now);
-                turn.finals = text.trim().to_owned();
+                turn.finals = text;
                 turn.partial.clear();
                 self.words(now, out);
                 self.end_turn(now, out);

@@ -153,11 +153,14 @@ fn who_cuts_in_is_heard_and_only_what_they_heard_is_kept() {
     assert_eq!(scene.turns()[1], ("We are open from".to_owned(), true));
     scene.event(Event::Hearing(Hearing::EndOfTurn("And on Sundays?".into())));
     let (_, context) = scene.asks().pop().unwrap();
-    assert_eq!(context, [
-        Said::User("What are your hours?".into()),
-        Said::Agent { text: "We are open from".into(), interrupted: true },
-        Said::User("And on Sundays?".into()),
-    ]);
+    assert_eq!(
+        context,
+        [
+            Said::User("What are your hours?".into()),
+            Said::Agent { text: "We are open from".into(), interrupted: true },
+            Said::User("And on Sundays?".into()),
+        ]
+    );
 }
 
 #[test]
@@ -251,7 +254,11 @@ fn a_guess_that_was_right_is_heard_at_once() {
 #[test]
 fn words_that_are_written_late_stand_where_they_were_said() {
     let mut scene = Scene::new(Settings {
-        idle: Some(Idle { after: Duration::from_secs(5), prompts: vec!["Are you there?".into()], goodbye: None }),
+        idle: Some(Idle {
+            after: Duration::from_secs(5),
+            prompts: vec!["Are you there?".into()],
+            goodbye: None,
+        }),
         ..Settings::default()
     });
     scene.event(Event::Voice(Voice::Started));
