@@ -125,13 +125,18 @@ pub trait Dialect: Send + 'static {
     type Event: Send + 'static;
 
     /// The socket is open: what has to be said first.
-    fn open(&mut self, out: &mut Frames);
+    fn open(&mut self, events: &mut VecDeque<Self::Event>, out: &mut Frames);
 
     /// Writes a command.
     ///
     /// # Errors
     /// [`Broken::Unsupported`] and [`Broken::Malformed`]; nothing is sent then, and the socket stays usable.
-    fn command(&mut self, command: Self::Command, out: &mut Frames) -> Result<(), Broken>;
+    fn command(
+        &mut self,
+        command: Self::Command,
+        events: &mut VecDeque<Self::Event>,
+        out: &mut Frames,
+    ) -> Result<(), Broken>;
 
     /// Reads a message.
     ///

@@ -12,9 +12,14 @@
 
 mod audio;
 pub mod caps;
+pub mod cartesia;
 mod channel;
+pub mod deepgram;
+pub mod elevenlabs;
+pub mod gemini;
 mod link;
 pub mod listening;
+pub mod offline;
 pub mod openai;
 pub mod session;
 mod socket;

@@ -246,8 +246,8 @@ enum End {
 impl<D: Dialect> SocketChannel<D> {
     fn new(socket: Socket, mut dialect: D, who: Who, attempt: &Attempt) -> Self {
         let now = Instant::now();
-        let mut fresh = Frames::default();
-        dialect.open(&mut fresh);
+        let (mut fresh, mut events) = (Frames::default(), VecDeque::new());
+        dialect.open(&mut events, &mut fresh);
         let mut channel = Self {
             socket,
             phase: dialect.phase(),
@@ -258,7 +258,7 @@ impl<D: Dialect> SocketChannel<D> {
             queued: 0,
             shed: 0,
             fresh,
-            events: VecDeque::new(),
+            events,
             unflushed: false,
             end: None,
             closing: false,
@@ -491,7 +491,7 @@ impl<D: Dialect> Channel<D::Command, D::Event> for SocketChannel<D> {
             return Err(self.failure(Broken::Failed { fault: Fault::Busy, message }).into());
         }
         let written = self.fresh.queue.len();
-        if let Err(broken) = self.dialect.command(command, &mut self.fresh) {
+        if let Err(broken) = self.dialect.command(command, &mut self.events, &mut self.fresh) {
             self.fresh.queue.truncate(written);
             return Err(self.failure(broken).into());
         }

@@ -15,6 +15,8 @@ mod story;
 mod vectors;
 mod words;
 
+pub(crate) use self::speech::Voice;
+
 use std::collections::VecDeque;
 
 use async_trait::async_trait;

@@ -33,23 +33,23 @@ const PACE: f32 = 155.0;
 
 /// The program, if it is there.
 #[derive(Debug, Clone)]
-pub(super) struct Voice {
+pub(crate) struct Voice {
     program: Option<PathBuf>,
     processes: Arc<Semaphore>,
 }
 
 impl Voice {
-    pub(super) fn detect() -> Self {
+    pub(crate) fn detect() -> Self {
         let path = env::var_os("PATH").unwrap_or_default();
         let program = env::split_paths(&path).map(|folder| folder.join("espeak-ng")).find(|p| p.is_file());
         Self { program, processes: Arc::new(Semaphore::new(MOST_PROCESSES)) }
     }
 
-    pub(super) fn is_available(&self) -> bool {
+    pub(crate) fn is_available(&self) -> bool {
         self.program.is_some()
     }
 
-    pub(super) async fn speak(
+    pub(crate) async fn speak(
         &self,
         request: &SpeechRequest,
         attempt: &Attempt,

@@ -15,11 +15,11 @@ use crate::error::Fault;
 use crate::speech::{AudioFormat, SpeechRequest, SpeechStream};
 
 /// The version of the interface that this adapter speaks.
-const VERSION: &str = "2025-04-16";
+pub(crate) const VERSION: &str = "2025-04-16";
 /// Most characters of one request.
 const MOST_CHARACTERS: usize = 20_000;
 /// A voice that every account has.
-const VOICE: &str = "694f9389-aac1-45b6-b726-9d9369183238";
+pub(crate) const VOICE: &str = "694f9389-aac1-45b6-b726-9d9369183238";
 
 /// The adapter.
 #[derive(Debug, Clone)]
@@ -107,7 +107,7 @@ impl Listing for Cartesia {
 }
 
 /// `{"error_code", "title", "message", "request_id"}`; older ones only `{"error"}` or a text.
-fn explain(_: StatusCode, body: &Value) -> (Option<Fault>, String) {
+pub(crate) fn explain(_: StatusCode, body: &Value) -> (Option<Fault>, String) {
     let message =
         [&body["message"], &body["title"], &body["error"], body].into_iter().find_map(Value::as_str);
     let fault = match body["error_code"].as_str().unwrap_or_default() {

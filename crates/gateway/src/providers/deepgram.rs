@@ -188,7 +188,7 @@ fn ms(seconds: f64) -> u64 {
 }
 
 /// `{"err_code", "err_msg", "request_id"}`, or `{"category", "message", "details"}`.
-fn explain(_: StatusCode, body: &Value) -> (Option<Fault>, String) {
+pub(crate) fn explain(_: StatusCode, body: &Value) -> (Option<Fault>, String) {
     let text = |name: &str| body[name].as_str().unwrap_or_default();
     let message = [text("err_msg"), text("message"), text("details")].into_iter().find(|m| !m.is_empty());
     let fault = match text("err_code") {

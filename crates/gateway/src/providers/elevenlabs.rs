@@ -21,7 +21,7 @@ use crate::usage::Usage;
 /// Most characters of one request: the least of current models.
 const MOST_CHARACTERS: usize = 5_000;
 /// A voice that every account has.
-const VOICE: &str = "21m00Tcm4TlvDq8ikWAM";
+pub(crate) const VOICE: &str = "21m00Tcm4TlvDq8ikWAM";
 
 /// The adapter.
 #[derive(Debug, Clone)]
@@ -177,7 +177,7 @@ fn ms(seconds: f64) -> u64 {
 }
 
 /// `{"detail": {"status", "message"}}`, or `{"detail": [{"msg", …}]}` for invalid requests.
-fn explain(_: StatusCode, body: &Value) -> (Option<Fault>, String) {
+pub(crate) fn explain(_: StatusCode, body: &Value) -> (Option<Fault>, String) {
     let detail = &body["detail"];
     let message = [&detail["message"], &detail[0]["msg"], detail].into_iter().find_map(Value::as_str);
     let fault = match detail["status"].as_str().unwrap_or_default() {

@@ -10,7 +10,7 @@ pub mod elevenlabs;
 pub mod gemini;
 pub mod openai;
 pub mod replicate;
-mod sentences;
+pub(crate) mod sentences;
 mod spoken;
 mod sse;
 pub(crate) mod wire;

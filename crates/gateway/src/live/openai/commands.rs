@@ -169,7 +169,7 @@ impl SessionShape {
     }
 }
 
-fn format(encoding: Encoding) -> Value {
+pub(super) fn format(encoding: Encoding) -> Value {
     match encoding {
         Encoding::Pcm16(rate) => json!({ "type": "audio/pcm", "rate": rate }),
         Encoding::Mulaw => json!({ "type": "audio/pcmu" }),

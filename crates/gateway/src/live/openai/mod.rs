@@ -7,11 +7,13 @@ pub(super) mod commands;
 mod connect;
 mod events;
 mod realtime;
+mod transcription;
 
 pub use commands::{Command, SessionShape, ToolSpec, event_id};
 pub use connect::{ConnectError, Connector, UpstreamSocket};
 pub use events::{ApiError, Malformed, ResponseStatus, ServerEvent, parse};
-pub(super) use realtime::{Flavour, bearer, permitted, realtime_url};
+pub(super) use realtime::{Flavour, bearer, ended, permitted, realtime_url};
 pub use realtime::{OpenAiLive, Realtime};
+pub use transcription::Transcriber;
 
 pub use super::session::HistoryItem;

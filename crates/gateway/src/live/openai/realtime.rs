@@ -239,7 +239,7 @@ impl Dialect for Realtime {
     type Command = SessionCommand;
     type Event = SessionEvent;
 
-    fn open(&mut self, out: &mut Frames) {
+    fn open(&mut self, _: &mut VecDeque<SessionEvent>, out: &mut Frames) {
         let mut event = match self.flavour {
             Flavour::OpenAi => configuration(&self.request),
             Flavour::Xai => crate::live::xai::configuration(&self.request),
@@ -248,7 +248,12 @@ impl Dialect for Realtime {
         out.send(event);
     }
 
-    fn command(&mut self, command: SessionCommand, out: &mut Frames) -> Result<(), Broken> {
+    fn command(
+        &mut self,
+        command: SessionCommand,
+        _: &mut VecDeque<SessionEvent>,
+        out: &mut Frames,
+    ) -> Result<(), Broken> {
         let malformed = |_| Broken::Malformed("the audio is not base64".into());
         match command {
             SessionCommand::Audio(payload) => {
@@ -474,7 +479,7 @@ mod tests {
 
     fn ready() -> Realtime {
         let mut dialect = Realtime::new(SessionRequest::new("Be kind.", Encoding::Mulaw));
-        dialect.open(&mut Frames::default());
+        dialect.open(&mut VecDeque::new(), &mut Frames::default());
         let created = r#"{"type":"session.created","session":{"id":"s1","expires_at":1800000000}}"#;
         assert!(read(&mut dialect, created).unwrap().is_empty());
         let events = read(&mut dialect, r#"{"type":"session.updated","session":{}}"#).unwrap();
@@ -497,7 +502,9 @@ mod tests {
         let mut dialect = ready();
         let mut out = Frames::default();
         for instructions in [None, Some("x".to_owned())] {
-            dialect.command(SessionCommand::Respond { instructions }, &mut out).unwrap();
+            dialect
+                .command(SessionCommand::Respond { instructions }, &mut VecDeque::new(), &mut out)
+                .unwrap();
         }
         assert_eq!(dialect.phase(), Phase::Owing);
         let last = out.drain().last().unwrap();

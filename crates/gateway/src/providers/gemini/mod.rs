@@ -86,7 +86,7 @@ impl Listing for Gemini {
 }
 
 /// `{"error": {"code", "message", "status", "details"}}`.
-fn explain(status: StatusCode, body: &Value) -> (Option<Fault>, String) {
+pub(crate) fn explain(status: StatusCode, body: &Value) -> (Option<Fault>, String) {
     let error = &body["error"];
     let message = error["message"].as_str().unwrap_or_default().to_owned();
     let fault = match error["status"].as_str().unwrap_or_default() {
