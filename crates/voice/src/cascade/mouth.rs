@@ -287,6 +287,11 @@ impl Mouth {
         self.clear(now, out);
     }
 
+    /// The pace by which untold times are estimated, where they are.
+    fn pace(&self) -> Option<f64> {
+        (!self.word_times).then_some(self.pace)
+    }
+
     fn clear(&mut self, now: Samples, out: &mut Vec<Effect>) {
         if self.clearing.is_none() && self.playout.sent() > self.playout.heard(now) {
             self.clearing = Some(now);
@@ -326,9 +331,10 @@ impl Mouth {
     fn finish_cut(&mut self, now: Samples, position: u64, ledger: &mut Ledger, out: &mut Vec<Effect>) {
         self.cutting = false;
         self.paused = false;
+        let pace = self.pace();
         for line in self.lines.drain(..) {
             let offset = line.start.map_or(0, |start| position.saturating_sub(start));
-            let count = line.tokens.heard(offset.min(line.length()), line.complete_length(), self.pace);
+            let count = line.tokens.heard(offset.min(line.length()), line.complete_length(), pace);
             if let Some(answer) = self.answers.iter_mut().find(|a| a.id == line.answer) {
                 append(&mut answer.said, &line.tokens.text(count));
             }
@@ -367,12 +373,13 @@ impl Mouth {
     /// A word that was broken off is said again from its beginning.
     fn step_back(&mut self, position: u64) {
         let Some(index) = self.lines.iter().rposition(|line| line.start.is_some()) else { return };
+        let pace = self.pace();
         let line = &mut self.lines[index];
         let offset = position.saturating_sub(line.start.unwrap_or(position));
         if offset >= line.length() {
             return;
         }
-        let times = line.tokens.times(line.complete_length(), self.pace);
+        let times = line.tokens.times(line.complete_length(), pace);
         let count = times.iter().take_while(|&&(_, end)| end <= offset).count();
         let Some(&(begins, _)) = times.get(count) else { return };
         if begins >= offset {
@@ -430,7 +437,7 @@ impl Mouth {
     /// The synthesiser broke off: the words that did not come whole are asked for again.
     fn failed(&mut self, now: Samples, index: usize, fatal: bool) {
         let sent = self.playout.sent();
-        let pace = self.pace;
+        let pace = self.pace();
         let wait = self.rate.samples(RETRY) << self.lines[index].tries.min(6);
         self.next_id += 1;
         let next_id = self.next_id;

@@ -71,8 +71,9 @@ impl Tokens {
     }
 
     /// How many words end within the first `heard` samples. `length`: samples of the whole utterance, if it is
-    /// complete; `pace`: samples that a letter takes, for what nobody told.
-    pub(super) fn heard(&self, heard: u64, length: Option<u64>, pace: f64) -> usize {
+    /// complete; `pace`: samples that a letter takes, for what nobody tells; `None` where the synthesiser does tell:
+    /// then a word of which nothing was told yet has not been spoken.
+    pub(super) fn heard(&self, heard: u64, length: Option<u64>, pace: Option<f64>) -> usize {
         if heard == 0 {
             return 0;
         }
@@ -81,7 +82,7 @@ impl Tokens {
     }
 
     /// Start and end of every word, told or estimated from its neighbours, its length and the pace.
-    pub(super) fn times(&self, length: Option<u64>, pace: f64) -> Vec<(u64, u64)> {
+    pub(super) fn times(&self, length: Option<u64>, pace: Option<f64>) -> Vec<(u64, u64)> {
         let mut times = Vec::with_capacity(self.all.len());
         let mut index = 0;
         let mut from = 0;
@@ -96,9 +97,14 @@ impl Tokens {
             let upto = known.unwrap_or(self.all.len());
             let weights: Vec<f64> = self.all[index..upto].iter().map(|t| weight(&t.text)).collect();
             let total: f64 = weights.iter().sum();
-            let room = match known.and_then(|k| self.all[k].time).map(|(start, _)| start).or(length) {
-                Some(end) => end.saturating_sub(from) as f64,
-                None => total * pace,
+            let next = known.and_then(|k| self.all[k].time).map(|(start, _)| start).or(length);
+            let room = match (next, pace) {
+                (Some(end), _) => end.saturating_sub(from) as f64,
+                (None, Some(pace)) => total * pace,
+                (None, None) => {
+                    times.resize(self.all.len(), (from, u64::MAX));
+                    return times;
+                }
             };
             let mut passed = 0.0;
             for weight in weights {
@@ -166,7 +172,7 @@ mod tests {
     fn told_times_are_exact() {
         let tokens = told("Hello there, friend.", &[("Hello", 0, 10), ("there", 12, 20), ("friend", 22, 40)]);
         for (heard, count) in [(0, 0), (9, 0), (10, 1), (39, 2), (40, 3), (99, 3)] {
-            assert_eq!(tokens.heard(heard, Some(50), 1.0), count, "{heard}");
+            assert_eq!(tokens.heard(heard, Some(50), None), count, "{heard}");
         }
         assert_eq!(tokens.text(2), "Hello there,");
     }
@@ -189,17 +195,17 @@ mod tests {
             tokens.all.iter().map(|t| t.time.map(|t| t.1)).collect::<Vec<_>>(),
             [Some(5), Some(20), Some(25), None, Some(50)]
         );
-        assert_eq!(tokens.heard(39, None, 1.0), 3);
-        assert_eq!(tokens.heard(40, None, 1.0), 4);
+        assert_eq!(tokens.heard(39, None, Some(1.0)), 3);
+        assert_eq!(tokens.heard(40, None, Some(1.0)), 4);
     }
 
     #[test]
     fn without_times_words_share_the_audio_by_their_length() {
         let tokens = Tokens::new("one two three four");
-        assert_eq!(tokens.heard(0, Some(1_000), 1.0), 0);
-        assert_eq!(tokens.heard(500, Some(1_000), 1.0), 2);
-        assert_eq!(tokens.heard(1_000, Some(1_000), 1.0), 4);
-        assert_eq!(tokens.heard(9, None, 2.0), 1);
+        assert_eq!(tokens.heard(0, Some(1_000), Some(1.0)), 0);
+        assert_eq!(tokens.heard(500, Some(1_000), Some(1.0)), 2);
+        assert_eq!(tokens.heard(1_000, Some(1_000), Some(1.0)), 4);
+        assert_eq!(tokens.heard(9, None, Some(2.0)), 1);
     }
 
     #[test]
