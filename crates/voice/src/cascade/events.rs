@@ -48,6 +48,10 @@ pub enum Event {
         /// Its answer.
         answer: ToolAnswer,
     },
+    /// Their connection is lost, and they may come back: nothing can be heard meanwhile.
+    Away,
+    /// They are back, and have played this many samples in all, where they can tell.
+    Back(Option<u64>),
     /// The server stops; the conversation must have moved on by then.
     Drain(Samples),
     /// The person is gone.

@@ -1,25 +1,32 @@
 //! A conversation over a cascade: speech recognition, a language model, speech synthesis.
 //!
 //! [`core::Core`] decides: it is a pure state machine in virtual time, counted in samples, which takes [`Event`]s and
-//! returns [`Effect`]s. What it promises, and its simulation checks with thousands of seeds:
+//! returns [`Effect`]s. [`driver::run`] does the IO, between a [`Caller`] and [`services::Services`].
+//!
+//! What the core promises, and its simulation checks with thousands of seeds:
 //!
 //! * The stored transcript and what the model is told are exactly the words that the person heard.
 //! * The agent falls silent at once when somebody speaks, and goes on where it stopped if that was nothing.
 //! * No words of the person are lost, and they stand in the order in which they were spoken.
 //! * Nothing grows without a bound, and a conversation that is asked to end does.
 
+mod caller;
 mod clock;
 pub mod core;
+pub mod driver;
 mod events;
 mod language;
 mod ledger;
 mod mouth;
 mod playout;
+pub mod recording;
 mod sentences;
+pub mod services;
 mod words;
 
 use std::time::Duration;
 
+pub use caller::{Caller, CallerCommand, CallerEvent};
 pub use clock::{Rate, Samples};
 pub use events::{Effect, Event, Hearing, Said, Speech, Thought, TurnMeasures, Voice};
 pub use language::Language;

@@ -110,6 +110,8 @@ pub(super) struct Mouth {
     /// The person may be speaking: do not begin.
     pub(super) quiet: bool,
     paused: bool,
+    /// The far end hears nothing until it comes back.
+    absent: bool,
     /// When the far end was told to drop what it has, until it says that it did.
     clearing: Option<Samples>,
     cutting: bool,
@@ -139,6 +141,7 @@ impl Mouth {
             held: false,
             quiet: false,
             paused: false,
+            absent: false,
             clearing: None,
             cutting: false,
             last_mark: 0,
@@ -296,6 +299,27 @@ impl Mouth {
         if self.clearing.is_none() && self.playout.sent() > self.playout.heard(now) {
             self.clearing = Some(now);
             out.push(Effect::Clear);
+        }
+    }
+
+    /// The far end is gone for a while: what it had not played is sent again when it is back.
+    pub(super) fn away(&mut self, now: Samples) {
+        self.absent = true;
+        if self.is_sounding() && self.playout.sent() > self.playout.heard(now) {
+            self.clearing.get_or_insert(now);
+        }
+    }
+
+    /// The far end is back, and tells how much it has played.
+    pub(super) fn back(
+        &mut self,
+        now: Samples,
+        played: Option<u64>,
+        ledger: &mut Ledger,
+        out: &mut Vec<Effect>,
+    ) {
+        if std::mem::take(&mut self.absent) {
+            self.cleared(now, played, ledger, out);
         }
     }
 
@@ -496,7 +520,9 @@ impl Mouth {
     /// Does what is due: asks for speech, sends it, and notices what was heard.
     pub(super) fn pump(&mut self, now: Samples, ledger: &mut Ledger, out: &mut Vec<Effect>) -> Noticed {
         let mut noticed = Noticed { hopeless: std::mem::take(&mut self.hopeless), ..Noticed::default() };
-        if self.clearing.is_some_and(|at| now - at >= self.rate.samples(CLEAR_TIMEOUT)) {
+        let waits_long = |at| now - at >= self.rate.samples(CLEAR_TIMEOUT);
+        // Who is away can tell when they are back; but an end that is asked for does not wait for them.
+        if (!self.absent || self.cutting) && self.clearing.is_some_and(waits_long) {
             noticed.settled = self.cleared(now, None, ledger, out);
         }
         self.request(now, out);
@@ -539,7 +565,7 @@ impl Mouth {
     }
 
     fn release(&mut self, now: Samples, ledger: &mut Ledger, out: &mut Vec<Effect>) {
-        if self.held || self.paused || self.clearing.is_some() {
+        if self.held || self.paused || self.absent || self.clearing.is_some() {
             return;
         }
         let frame = self.rate.samples(FRAME);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use self::answering::{Generation, Tools};
 use self::hearing::Ears;
 use super::clock::{Rate, Samples};
-use super::events::{Effect, Event, Said, Thought, TurnMeasures};
+use super::events::{Effect, Event, Said, Speech, Thought, TurnMeasures};
 use super::language::Language;
 use super::ledger::Ledger;
 use super::mouth::Mouth;
@@ -92,6 +92,8 @@ pub struct Core {
     after_answer: Option<Ending>,
     /// It ends as soon as it is known what was heard.
     closing: bool,
+    /// The person's connection is lost.
+    away: bool,
     /// An answer was heard to its end, and its turn may be over.
     answered: bool,
     drain_by: Option<Samples>,
@@ -134,6 +136,7 @@ impl Core {
             ending: None,
             after_answer: None,
             closing: false,
+            away: false,
             answered: false,
             drain_by: None,
             alive_at: Samples(0),
@@ -169,6 +172,11 @@ impl Core {
         }
     }
 
+    /// The language of the conversation, as far as it has been heard.
+    pub fn language(&self) -> Language {
+        self.language
+    }
+
     /// What a model would be told now.
     pub fn context(&self) -> Vec<Said> {
         self.ledger.context(Vec::new())
@@ -196,7 +204,8 @@ impl Core {
         if self.finished {
             return;
         }
-        let last_words = matches!(event, Event::Played(_) | Event::Cleared(_) | Event::Gone(_));
+        let last_words =
+            matches!(event, Event::Played(_) | Event::Cleared(_) | Event::Back(_) | Event::Gone(_));
         if self.closing && !last_words {
             return;
         }
@@ -217,8 +226,23 @@ impl Core {
                 self.mouth.cleared(now, position, &mut self.ledger, out);
             }
             Event::Thought { generation, thought } => self.thought(now, generation, thought, out),
-            Event::Speech { utterance, speech } => self.mouth.speech(now, utterance, speech),
+            Event::Speech { utterance, speech } => {
+                if matches!(speech, Speech::Audio(_)) {
+                    self.noted(now, |turn| &mut turn.first_speech);
+                }
+                self.mouth.speech(now, utterance, speech);
+            }
             Event::ToolFinished { call_id, answer } => self.tool_finished(now, &call_id, answer, out),
+            Event::Away => {
+                self.away = true;
+                self.voice(now, super::events::Voice::Ended, out);
+                self.mouth.away(now);
+            }
+            Event::Back(played) => {
+                self.away = false;
+                self.idle_since = Some(now);
+                self.mouth.back(now, played, &mut self.ledger, out);
+            }
             Event::Drain(by) => {
                 self.drop_guess(out);
                 self.drain_by = Some(self.drain_by.map_or(by, |known| known.min(by)));
@@ -403,7 +427,7 @@ impl Core {
     }
 
     fn check_idle(&mut self, now: Samples, quiet: bool, out: &mut Vec<Effect>) {
-        if !quiet || self.ears.is_hearing() || self.want_answer || !self.digits.is_empty() {
+        if !quiet || self.away || self.ears.is_hearing() || self.want_answer || !self.digits.is_empty() {
             self.idle_since = Some(now);
             return;
         }
