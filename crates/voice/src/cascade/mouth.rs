@@ -26,6 +26,8 @@ const OUTSTANDING: usize = 2;
 const TRIES: u8 = 4;
 /// Wait before the second attempt; doubled for each further one.
 const RETRY: Duration = Duration::from_millis(150);
+/// The end of a word, without which it is understood.
+const FADING: Duration = Duration::from_millis(10);
 /// Letters a second until a voice's own pace is known.
 const PACE: f64 = 15.0;
 /// Most sentences that wait to be spoken.
@@ -355,10 +357,10 @@ impl Mouth {
     fn finish_cut(&mut self, now: Samples, position: u64, ledger: &mut Ledger, out: &mut Vec<Effect>) {
         self.cutting = false;
         self.paused = false;
-        let pace = self.pace();
+        let (pace, fading) = (self.pace(), self.rate.samples(FADING));
         for line in self.lines.drain(..) {
             let offset = line.start.map_or(0, |start| position.saturating_sub(start));
-            let count = line.tokens.heard(offset.min(line.length()), line.complete_length(), pace);
+            let count = line.tokens.heard(offset.min(line.length()), line.complete_length(), pace, fading);
             if let Some(answer) = self.answers.iter_mut().find(|a| a.id == line.answer) {
                 append(&mut answer.said, &line.tokens.text(count));
             }
@@ -397,14 +399,14 @@ impl Mouth {
     /// A word that was broken off is said again from its beginning.
     fn step_back(&mut self, position: u64) {
         let Some(index) = self.lines.iter().rposition(|line| line.start.is_some()) else { return };
-        let pace = self.pace();
+        let (pace, fading) = (self.pace(), self.rate.samples(FADING));
         let line = &mut self.lines[index];
         let offset = position.saturating_sub(line.start.unwrap_or(position));
         if offset >= line.length() {
             return;
         }
         let times = line.tokens.times(line.complete_length(), pace);
-        let count = times.iter().take_while(|&&(_, end)| end <= offset).count();
+        let count = line.tokens.heard(offset, line.complete_length(), pace, fading);
         let Some(&(begins, _)) = times.get(count) else { return };
         if begins >= offset {
             return;
@@ -469,6 +471,7 @@ impl Mouth {
         line.tries += 1;
         let tries = line.tries;
         if fatal || tries >= TRIES {
+            line.making = Making::Waiting(Samples(u64::MAX));
             self.hopeless = true;
             return;
         }
@@ -484,7 +487,7 @@ impl Mouth {
         let length = line.length();
         let whole =
             line.tokens.all.iter().take_while(|t| t.time.is_some_and(|(_, end)| end <= length)).count();
-        let count = if self.word_times { whole } else { line.tokens.heard(length, None, pace) };
+        let count = if self.word_times { whole } else { line.tokens.heard(length, None, pace, 0) };
         let end = line.tokens.times(None, pace).get(count.wrapping_sub(1)).map_or(0, |&(_, end)| end);
         // What was sent was sent; a word begun is said again.
         line.audio.truncate((sent - start).max(end) as usize);

@@ -67,6 +67,18 @@ pub fn request(instructions: &str, tools: &[Tool], said: &[Said]) -> ChatRequest
             }
         }
     }
+    // What was said while tools ran stands before their results: the model answers those.
+    if let [.., Message::Assistant(before), Message::Tool(_), Message::Assistant(_)] = &mut messages[..] {
+        let calls = before.iter().position(|part| part.tool_call().is_some()).unwrap_or(before.len());
+        let mut rest = before.split_off(calls);
+        if let Some(Message::Assistant(parts)) = messages.pop() {
+            let index = messages.len() - 2;
+            if let Message::Assistant(before) = &mut messages[index] {
+                before.extend(parts);
+                before.append(&mut rest);
+            }
+        }
+    }
     // A conversation that ends with the agent's own words asks it to go on.
     if matches!(messages.last(), Some(Message::Assistant(_)) | None) {
         messages.push(Message::user("(They are silent.)"));
@@ -111,12 +123,20 @@ mod tests {
             agent("Let me see."),
             Said::Tools(vec![(call("c"), json!({"open": true})), (call("d"), json!({"error": "no"}))]),
             Said::Tools(vec![(call("c"), json!({}))]),
-            agent("Yes."),
+            agent("One moment."),
         ];
+        let whole = request("Be kind.", &[], &said);
+        assert!(
+            matches!(whole.messages.last(), Some(Message::Tool(_))),
+            "the model does not see the results last"
+        );
         for upto in 0..=said.len() {
             let request = request("Be kind.", &[], &said[..upto]);
             request.check().unwrap();
             assert!(matches!(request.messages[0], Message::User(_)));
+            if matches!(said[upto.saturating_sub(1)], Said::Tools(_)) && upto > 0 {
+                assert!(matches!(request.messages.last(), Some(Message::Tool(_))));
+            }
             let mut last = None;
             for message in &request.messages {
                 let kind = std::mem::discriminant(message);

@@ -72,13 +72,17 @@ impl Tokens {
 
     /// How many words end within the first `heard` samples. `length`: samples of the whole utterance, if it is
     /// complete; `pace`: samples that a letter takes, for what nobody tells; `None` where the synthesiser does tell:
-    /// then a word of which nothing was told yet has not been spoken.
-    pub(super) fn heard(&self, heard: u64, length: Option<u64>, pace: Option<f64>) -> usize {
+    /// then a word of which nothing was told yet has not been spoken. `fading`: samples at a word's end without which
+    /// it is understood all the same.
+    pub(super) fn heard(&self, heard: u64, length: Option<u64>, pace: Option<f64>, fading: u64) -> usize {
         if heard == 0 {
             return 0;
         }
         let times = self.times(length, pace);
-        times.iter().take_while(|&&(_, end)| end <= heard).count()
+        times
+            .iter()
+            .take_while(|&&(start, end)| end <= heard.saturating_add(fading.min((end - start) / 4)))
+            .count()
     }
 
     /// Start and end of every word, told or estimated from its neighbours, its length and the pace.
@@ -172,7 +176,7 @@ mod tests {
     fn told_times_are_exact() {
         let tokens = told("Hello there, friend.", &[("Hello", 0, 10), ("there", 12, 20), ("friend", 22, 40)]);
         for (heard, count) in [(0, 0), (9, 0), (10, 1), (39, 2), (40, 3), (99, 3)] {
-            assert_eq!(tokens.heard(heard, Some(50), None), count, "{heard}");
+            assert_eq!(tokens.heard(heard, Some(50), None, 0), count, "{heard}");
         }
         assert_eq!(tokens.text(2), "Hello there,");
     }
@@ -195,17 +199,17 @@ mod tests {
             tokens.all.iter().map(|t| t.time.map(|t| t.1)).collect::<Vec<_>>(),
             [Some(5), Some(20), Some(25), None, Some(50)]
         );
-        assert_eq!(tokens.heard(39, None, Some(1.0)), 3);
-        assert_eq!(tokens.heard(40, None, Some(1.0)), 4);
+        assert_eq!(tokens.heard(39, None, Some(1.0), 0), 3);
+        assert_eq!(tokens.heard(40, None, Some(1.0), 0), 4);
     }
 
     #[test]
     fn without_times_words_share_the_audio_by_their_length() {
         let tokens = Tokens::new("one two three four");
-        assert_eq!(tokens.heard(0, Some(1_000), Some(1.0)), 0);
-        assert_eq!(tokens.heard(500, Some(1_000), Some(1.0)), 2);
-        assert_eq!(tokens.heard(1_000, Some(1_000), Some(1.0)), 4);
-        assert_eq!(tokens.heard(9, None, Some(2.0)), 1);
+        assert_eq!(tokens.heard(0, Some(1_000), Some(1.0), 0), 0);
+        assert_eq!(tokens.heard(500, Some(1_000), Some(1.0), 0), 2);
+        assert_eq!(tokens.heard(1_000, Some(1_000), Some(1.0), 0), 4);
+        assert_eq!(tokens.heard(9, None, Some(2.0), 0), 1);
     }
 
     #[test]

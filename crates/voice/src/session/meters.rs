@@ -18,6 +18,9 @@ pub fn describe() {
             "longhouse_voice_shed_messages_total",
             "Caller audio dropped for an upstream that does not keep up.",
         ),
+        ("longhouse_voice_recording_drops_total", "Pieces of recordings that a slow disk did not take."),
+        ("longhouse_voice_samples_heard_total", "Samples of agents that were heard, over cascades."),
+        ("longhouse_voice_samples_sent_total", "Samples of agents that were sent, over cascades."),
         ("longhouse_voice_unknown_upstream_events_total", "Upstream events that are not documented."),
         ("longhouse_voice_upstream_errors_total", "Errors that upstreams reported."),
         ("longhouse_voice_upstream_lost_total", "Upstream sessions that broke off."),
@@ -37,6 +40,10 @@ pub fn describe() {
     describe_histogram!(
         "longhouse_voice_reply_seconds",
         "From the end of the caller's speech to the agent's first sound."
+    );
+    describe_histogram!(
+        "longhouse_voice_turn_seconds",
+        "Over cascades: from the end of the person's speech to each stage of the answer."
     );
     describe_histogram!("longhouse_voice_tool_seconds", "Run time of tools.");
     describe_histogram!(

@@ -431,7 +431,8 @@ impl World {
             if id > 0 {
                 let (word, length) = &self.renditions[&id];
                 let run = self.heard[at..].iter().take(length - 1).take_while(|s| **s == id).count();
-                if run == length - 1 {
+                // The last hundredth of a second of a word is not missed.
+                if run + 1 + (RATE as usize / 100).min(length / 4) >= *length {
                     words.push(word.clone());
                 }
             }
@@ -529,7 +530,9 @@ impl World {
 
     fn check(&self) {
         let (_, ending) = self.finished.expect("it has ended");
-        assert_eq!(ending, Ending::HandedOver);
+        // A service that fails again and again, as one dice in many has it, ends the conversation in order.
+        let gave_up = self.troubles && ending == Ending::UpstreamFailed;
+        assert!(ending == Ending::HandedOver || gave_up, "{ending:?}");
         assert!(self.most_waiting <= 70 * RATE as usize, "{} samples wait", self.most_waiting);
         // Stored transcript = model context.
         let stored: Vec<(Speaker, String)> =
@@ -559,6 +562,9 @@ impl World {
                 let most = 4 * self.clears + 4 * usize::from(self.troubles) + 2;
                 assert!(heard.len().abs_diff(agent.len()) <= most, "{heard:?}\n{agent:?}");
             }
+        }
+        if gave_up {
+            return;
         }
         // No turn of the person is lost, doubled or out of order.
         let person = words_of(Speaker::Caller);
