@@ -21,6 +21,20 @@ const ENTRIES: &[(&str, &str)] = &[
     ("Cancelling an appointment", "Appointments can be cancelled free of charge until the day before."),
 ];
 
+/// What can be booked there, when and with whom. Tuesday to Saturday, nine to six.
+const APPOINTMENTS: &str = "
+    insert into receptionist.booking_settings (tenant_id, granularity_minutes) values ('$tenant', 15);
+    insert into receptionist.services (tenant_id, name, duration_minutes, price) values
+      ('$tenant', 'Haircut', 45, 45), ('$tenant', 'Colour treatment', 120, null), ('$tenant', 'Beard trim', 15, 20);
+    insert into receptionist.business_hours (tenant_id, dow, opens, closes)
+      select '$tenant', day, '09:00', '18:00' from generate_series(2, 6) as day;
+    insert into receptionist.staff (tenant_id, name, role) values
+      ('$tenant', 'Ines', 'Stylist'), ('$tenant', 'Marco', 'Barber');
+    insert into receptionist.staff_services (tenant_id, staff_id, service_id)
+      select '$tenant', p.id, s.id from receptionist.staff p, receptionist.services s
+      where p.tenant_id = '$tenant' and s.tenant_id = '$tenant'
+        and (p.name, s.name) in (('Ines', 'Haircut'), ('Ines', 'Colour treatment'), ('Marco', 'Haircut'), ('Marco', 'Beard trim'));";
+
 /// Makes the demonstration business if the database has no tenant at all. Acts as the schema's owner, because
 /// setting up a system is nobody's request. Returns its number if the demonstration exists.
 ///
@@ -66,6 +80,7 @@ pub async fn ensure(owner: &mut Client) -> Result<Option<&'static str>, Error> {
             )
             .await?;
     }
+    transaction.batch_execute(&APPOINTMENTS.replace("$tenant", &tenant.to_string())).await?;
     transaction.commit().await?;
     Ok(Some(NUMBER))
 }

@@ -8,12 +8,13 @@ use longhouse_voice::callers::twilio::frames::Start;
 use longhouse_voice::session::{
     Admission, BoxFuture, Call, Ending, Entry, Host, Millis, ToolAnswer, ToolCall,
 };
-use serde_json::json;
 use uuid::Uuid;
 
 use crate::domain::prompt;
 use crate::domain::token::{Grant, StreamTokens};
+use crate::store::booking::Bookings;
 use crate::store::{self, Journal, OpenedCall};
+use crate::tools::{self, Workplace};
 
 /// Tries to store the end of a call while the database is away, and the pause between them: a minute in all.
 const FINISH_TRIES: u32 = 1_200;
@@ -60,6 +61,10 @@ fn admission(database: Database, opened: OpenedCall, grant: Grant, call_sid: &st
     );
     let call = TenantCall {
         journal: Arc::new(Journal::start(database.clone(), opened.id, grant)),
+        workplace: Workplace {
+            bookings: Bookings { database: database.clone(), tenant: grant.tenant, call: opened.id },
+            from_number: opened.from_number,
+        },
         database,
         id: opened.id,
         grant,
@@ -71,28 +76,15 @@ fn admission(database: Database, opened: OpenedCall, grant: Grant, call_sid: &st
 struct TenantCall {
     database: Database,
     journal: Arc<Journal>,
+    workplace: Workplace,
     id: Uuid,
     grant: Grant,
 }
 
 impl Call for TenantCall {
     fn run_tool(&self, call: ToolCall) -> BoxFuture<'static, ToolAnswer> {
-        let database = self.database.clone();
-        let tenant = self.grant.tenant;
-        Box::pin(async move {
-            match call.name.as_str() {
-                "search_knowledge" => search(&database, tenant, &call).await,
-                "end_call" => ToolAnswer {
-                    output: json!({ "ok": true, "next": "Say a short goodbye if you have not." }),
-                    then: Some(Ending::AgentEnded),
-                },
-                "transfer_call" => ToolAnswer {
-                    output: json!({ "ok": true, "next": "Say that you are putting the caller through." }),
-                    then: Some(Ending::Transferred),
-                },
-                _ => answer(json!({ "error": "there is no such tool" })),
-            }
-        })
+        let workplace = self.workplace.clone();
+        Box::pin(async move { tools::run(&workplace, &call).await })
     }
 
     fn record(&self, entry: Entry) {
@@ -126,35 +118,6 @@ impl Call for TenantCall {
             }
         })
     }
-}
-
-async fn search(database: &Database, tenant: Uuid, call: &ToolCall) -> ToolAnswer {
-    let Some(query) = call.arguments.get("query").and_then(|q| q.as_str()).filter(|q| !q.trim().is_empty())
-    else {
-        return answer(json!({ "error": "`query` is missing; call again with the caller's question" }));
-    };
-    match store::search_knowledge(database, tenant, query).await {
-        Ok(findings) if findings.is_empty() => answer(json!({
-            "found": false,
-            "results": [],
-            "next": "Say that you do not have that information and offer to take a message.",
-        })),
-        Ok(findings) => {
-            let results: Vec<_> = findings
-                .iter()
-                .map(|f| json!({ "id": f.id, "title": f.title, "content": f.content, "score": f.score }))
-                .collect();
-            answer(json!({ "found": true, "results": results }))
-        }
-        Err(error) => {
-            tracing::error!(%tenant, %error, "knowledge cannot be searched");
-            answer(json!({ "error": "the search failed; apologise and offer to take a message" }))
-        }
-    }
-}
-
-fn answer(output: serde_json::Value) -> ToolAnswer {
-    ToolAnswer { output, then: None }
 }
 
 /// Unix time in seconds.

@@ -9,6 +9,7 @@ mod desk;
 mod domain;
 mod routes;
 mod store;
+mod tools;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,11 +32,10 @@ pub use routes::WEBHOOKS;
 pub use store::AGENT_ROLE;
 
 /// The application's migrations, for schema `receptionist`.
-pub const MIGRATIONS: &[Embedded] = &[Embedded {
-    version: "0001",
-    name: "foundation",
-    sql: include_str!("../migrations/0001_foundation.sql"),
-}];
+pub const MIGRATIONS: &[Embedded] = &[
+    Embedded { version: "0001", name: "foundation", sql: include_str!("../migrations/0001_foundation.sql") },
+    Embedded { version: "0002", name: "booking", sql: include_str!("../migrations/0002_booking.sql") },
+];
 
 /// Before the drain deadline by this much, calls that found no quiet moment are handed over all the same.
 const HANDOVER_MARGIN: Duration = Duration::from_secs(3);

@@ -1,9 +1,13 @@
 //! What the agent is told, and the tools it has.
 
+use chrono::NaiveDateTime;
 use longhouse_voice::session::Agent;
-use longhouse_voice::upstreams::realtime::{SessionShape, ToolSpec};
-use serde_json::json;
+use longhouse_voice::upstreams::realtime::SessionShape;
 
+use super::spoken::spoken;
+use crate::tools;
+
+const APPOINTMENTS: &str = include_str!("../prompts/appointments.txt");
 const TEMPLATE: &str = include_str!("../prompts/agent.txt");
 
 /// Silence after which the upstream asks whether somebody is there.
@@ -24,6 +28,21 @@ pub(crate) struct AgentConfig {
     pub(crate) language: Option<String>,
     /// Where callers go who want a person.
     pub(crate) forward_number: Option<String>,
+    /// By the clock on the business's wall, when the call began.
+    pub(crate) now: NaiveDateTime,
+    /// Where appointments are made.
+    pub(crate) booking: Booking,
+}
+
+/// Where appointments of a business are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Booking {
+    /// Nothing can be booked.
+    No,
+    /// By the agent.
+    Here,
+    /// At this address.
+    Elsewhere(String),
 }
 
 /// The agent that a session plays.
@@ -39,7 +58,19 @@ pub(crate) fn agent(config: &AgentConfig, transcription_model: &str) -> Agent {
     } else {
         "Nobody can take over the call; offer to take a message instead."
     };
+    let booking = match &config.booking {
+        Booking::No => "You cannot make appointments; offer to take a message instead.".to_owned(),
+        Booking::Here => APPOINTMENTS.trim_end().to_owned(),
+        Booking::Elsewhere(url) => {
+            format!(
+                "Appointments are made online, not by you. Callers who want one are told the address: {url}"
+            )
+        }
+    };
     let instructions = fill(&[
+        ("{now}", &spoken(config.now)),
+        ("{date}", &config.now.format("%Y-%m-%d").to_string()),
+        ("{booking}", &booking),
         ("{business}", &config.business),
         ("{language}", &language),
         ("{transfer}", transfer),
@@ -51,7 +82,7 @@ pub(crate) fn agent(config: &AgentConfig, transcription_model: &str) -> Agent {
             voice: config.voice.clone(),
             transcription_model: transcription_model.to_owned(),
             language: config.language.clone(),
-            tools: tools(config.forward_number.is_some()),
+            tools: tools::offered(config.forward_number.is_some(), config.booking == Booking::Here),
             idle_timeout_ms: Some(IDLE_TIMEOUT_MS),
         },
         greeting: config.greeting.clone(),
@@ -80,38 +111,6 @@ fn fill(values: &[(&str, &str)]) -> String {
     text
 }
 
-fn tools(can_transfer: bool) -> Vec<ToolSpec> {
-    let nothing = json!({ "type": "object", "properties": {}, "additionalProperties": false });
-    let mut tools = vec![
-        ToolSpec {
-            name: "search_knowledge",
-            description: "Looks up facts of this business: prices, services, opening hours, location, rules."
-                .into(),
-            parameters: json!({
-                "type": "object",
-                "properties": {
-                    "query": { "type": "string", "description": "The caller's question in a few words" }
-                },
-                "required": ["query"],
-                "additionalProperties": false,
-            }),
-        },
-        ToolSpec {
-            name: "end_call",
-            description: "Ends the call. Only after the goodbye.".into(),
-            parameters: nothing.clone(),
-        },
-    ];
-    if can_transfer {
-        tools.push(ToolSpec {
-            name: "transfer_call",
-            description: "Connects the caller to a person of the business.".into(),
-            parameters: nothing,
-        });
-    }
-    tools
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,7 +123,28 @@ mod tests {
             voice: "marin".into(),
             language: None,
             forward_number: None,
+            now: "2026-03-05T15:30:00".parse().unwrap(),
+            booking: Booking::No,
         }
+    }
+
+    #[test]
+    fn appointments_are_the_agents_only_where_it_can_make_them() {
+        let names = |booking: Booking| -> Vec<&str> {
+            agent(&AgentConfig { booking, ..config() }, "m")
+                .shape
+                .tools
+                .iter()
+                .map(|tool| tool.name)
+                .collect()
+        };
+        assert!(names(Booking::Here).contains(&"book_appointment"));
+        assert!(!names(Booking::No).contains(&"book_appointment"));
+        let elsewhere = Booking::Elsewhere("https://book.example/marigold".into());
+        assert!(!names(elsewhere.clone()).contains(&"book_appointment"));
+        let told = agent(&AgentConfig { booking: elsewhere, ..config() }, "m").shape.instructions;
+        assert!(told.contains("https://book.example/marigold"), "{told}");
+        assert!(told.contains("Thursday, March 5th at 3:30 PM (2026-03-05)"), "{told}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! The HTTP surface: Twilio's webhook and media stream, under the seed's names and short aliases.
+//! The HTTP surface: Twilio's webhook and media stream, under the seed's names and short aliases, and calendars.
 
+mod calendar;
 mod stream;
 mod voice;
 
@@ -39,4 +40,5 @@ pub(crate) fn described() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(voice::voice_post, voice::voice_get))
         .routes(routes!(stream::seed_stream))
         .routes(routes!(stream::stream))
+        .routes(routes!(calendar::feed))
 }

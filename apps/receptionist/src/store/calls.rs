@@ -7,7 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::agent_of;
-use crate::domain::prompt::AgentConfig;
+use crate::domain::prompt::{AgentConfig, Booking};
 use crate::domain::token::Grant;
 
 /// A call whose stream has been opened.
@@ -15,6 +15,8 @@ use crate::domain::token::Grant;
 pub(crate) struct OpenedCall {
     pub(crate) id: Uuid,
     pub(crate) agent: AgentConfig,
+    /// Who calls, where Twilio knows.
+    pub(crate) from_number: Option<String>,
     /// Present from the second stream on.
     pub(crate) resumed: Option<Resumed>,
 }
@@ -34,14 +36,17 @@ pub(crate) async fn open_stream(
                set opened_epoch = $3, status = 'in_progress', outcome = null, ended_at = null,
                    answered_at = coalesce(answered_at, now()), last_seen_at = now()
                where call_sid = $1 and tenant_id = $2 and epoch = $3 and opened_epoch < $3
-               returning id, answered_at
+               returning id, answered_at, from_number
              )
              select o.id, t.name, a.greeting, coalesce(a.instructions, ''), coalesce(a.voice, 'marin'),
                     a.language, a.forward_number,
-                    (extract(epoch from now() - o.answered_at) * 1000)::bigint
+                    (extract(epoch from now() - o.answered_at) * 1000)::bigint, o.from_number,
+                    now() at time zone t.timezone, b.mode is not distinct from 'external', b.external_url,
+                    exists (select from receptionist.services s where s.tenant_id = $2 and s.active)
              from opened o
              join receptionist.tenants t on t.id = $2
-             left join receptionist.agents a on a.tenant_id = $2",
+             left join receptionist.agents a on a.tenant_id = $2
+             left join receptionist.booking_settings b on b.tenant_id = $2",
             &[&call_sid, &grant.tenant, &grant.epoch],
         )
         .await?;
@@ -54,11 +59,18 @@ pub(crate) async fn open_stream(
         voice: row.get(4),
         language: row.get(5),
         forward_number: row.get(6),
+        now: row.get(9),
+        booking: match (row.get(10), row.get::<_, Option<String>>(11), row.get(12)) {
+            (true, url, _) => url.map_or(Booking::No, Booking::Elsewhere),
+            (false, _, true) => Booking::Here,
+            (false, _, false) => Booking::No,
+        },
     };
+    let from_number = row.get(8);
     let elapsed: i64 = row.get(7);
     let resumed =
         if grant.epoch > 1 { earlier_turns(database, id, grant.tenant, elapsed).await? } else { None };
-    Ok(Some(OpenedCall { id, agent, resumed }))
+    Ok(Some(OpenedCall { id, agent, from_number, resumed }))
 }
 
 /// What was said before this stream. A call without any turn starts afresh, with its greeting.

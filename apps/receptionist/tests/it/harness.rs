@@ -241,7 +241,8 @@ pub(crate) async fn launch(
 
 /// A database with the platform schema, the application and its demonstration.
 pub(crate) async fn database() -> TestDatabase {
-    let recipe = format!("receptionist with its demonstration 2\n{}", MIGRATIONS[0].sql);
+    let sql: String = MIGRATIONS.iter().map(|migration| migration.sql).collect();
+    let recipe = format!("receptionist with its demonstration 3\n{sql}");
     TestDatabase::create(&recipe, prepare).await
 }
 

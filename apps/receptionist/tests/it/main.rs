@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test, also in the tests' own functions
 
 mod barge_in;
+mod booking;
 mod calls;
 mod endings;
 mod handshake;

@@ -7,6 +7,13 @@ use uuid::Uuid;
 
 use crate::harness::{NUMBER, Setup, TestApp};
 
+/// Service, person and appointment of tenant A.
+const THINGS: [Uuid; 3] = [
+    Uuid::from_u128(0xa1_0000_0000_4000_8000_0000_0000_0001),
+    Uuid::from_u128(0xa1_0000_0000_4000_8000_0000_0000_0002),
+    Uuid::from_u128(0xa1_0000_0000_4000_8000_0000_0000_0003),
+];
+
 /// Who is who in the two businesses. The rows of tenant A are what everybody tries to reach.
 struct World {
     app: TestApp,
@@ -82,6 +89,28 @@ impl World {
             ))
             .await
             .unwrap();
+        let [service, person, appointment] = THINGS;
+        client
+            .batch_execute(&format!(
+                "delete from receptionist.business_hours; delete from receptionist.services; delete from receptionist.staff;
+                 insert into receptionist.services (id, tenant_id, name) values ('{service}', '{a}', 'Massage');
+                 insert into receptionist.staff (id, tenant_id, name) values ('{person}', '{a}', 'Zoe');
+                 insert into receptionist.staff (tenant_id, name) values ('{a}', 'Yan');
+                 insert into receptionist.business_hours values ('{a}', 1, '09:00', '17:00');
+                 insert into receptionist.holidays values ('{a}', '2030-01-01', 'New Year');
+                 insert into receptionist.staff_schedules values ('{a}', '{person}', 1, '09:00', '17:00');
+                 insert into receptionist.staff_services values ('{a}', '{person}', '{service}');
+                 insert into receptionist.staff_time_off (tenant_id, staff_id, first_day, last_day)
+                   values ('{a}', '{person}', '2030-01-01', '2030-01-02');
+                 insert into receptionist.booking_settings (tenant_id) values ('{a}') on conflict do nothing;
+                 insert into receptionist.appointments (id, tenant_id, staff_id, service_id, service_name, customer_name,
+                   starts_at, ends_at, blocked_until, status, source) values ('{appointment}', '{a}', '{person}', '{service}',
+                   'Massage', 'Kim', '2030-02-04 10:00Z', '2030-02-04 11:00Z', '2030-02-04 11:00Z', 'booked', 'dashboard');
+                 insert into receptionist.caller_proofs values ('{call}', '{appointment}', '{a}');
+                 insert into receptionist.calendar_feeds (tenant_id, token_hash) values ('{a}', sha256('x'));"
+            ))
+            .await
+            .unwrap();
         Self { app, a, b, call, viewer, agent, manager, owner, owner_of_b, stranger }
     }
 
@@ -123,6 +152,8 @@ impl World {
     /// A statement that tries an operation on a row of tenant A.
     fn attempt(&self, table: &str, operation: &str) -> String {
         let Self { a, call, stranger, agent, .. } = self;
+        let [service, person, appointment] = THINGS;
+        let of_a = || format!("tenant_id = '{a}'");
         let (key, insert, update) = match table {
             "tenants" => {
                 (format!("id = '{a}'"), "(name, slug) values ('C', 'c')".to_owned(), "name = 'Renamed'")
@@ -166,6 +197,49 @@ impl World {
                 ),
                 "output = 'changed'",
             ),
+            "services" => (of_a(), format!("(tenant_id, name) values ('{a}', 'New')"), "price = 1"),
+            "business_hours" => {
+                (of_a(), format!("values ('{a}', 2, '09:00', '17:00')"), "closes = '18:00'")
+            }
+            "holidays" => (of_a(), format!("values ('{a}', '2030-12-25', 'Feast')"), "name = 'Changed'"),
+            "staff" => (
+                // Who has an appointment could not be deleted, whoever asks.
+                format!("tenant_id = '{a}' and name = 'Yan'"),
+                format!("(tenant_id, name) values ('{a}', 'New')"),
+                "bio = 'Changed'",
+            ),
+            "staff_schedules" => {
+                (of_a(), format!("values ('{a}', '{person}', 2, '09:00', '17:00')"), "ends = '18:00'")
+            }
+            "staff_services" => {
+                (of_a(), format!("values ('{a}', '{person}', '{service}')"), "service_id = service_id")
+            }
+            "staff_time_off" => (
+                of_a(),
+                format!(
+                    "(tenant_id, staff_id, first_day, last_day) values ('{a}', '{person}', '2030-05-01', '2030-05-01')"
+                ),
+                "reason = 'Changed'",
+            ),
+            "booking_settings" => {
+                (of_a(), format!("(tenant_id) values ('{a}')"), "buffer_minutes = 10")
+            }
+            "appointments" => (
+                of_a(),
+                format!(
+                    "(tenant_id, service_name, customer_name, starts_at, ends_at, blocked_until, status, source)
+                     values ('{a}', 'x', 'x', '2031-01-01Z', '2031-01-02Z', '2031-01-02Z', 'booked', 'dashboard')"
+                ),
+                "status = 'no_show'",
+            ),
+            "caller_proofs" => (
+                format!("call_id = '{call}'"),
+                format!("values ('{call}', '{appointment}', '{a}')"),
+                "tenant_id = tenant_id",
+            ),
+            "calendar_feeds" => {
+                (of_a(), format!("(tenant_id, token_hash) values ('{a}', sha256('y'))"), "staff_id = null")
+            }
             other => panic!("say here how {other} is reached"),
         };
         match operation {
@@ -219,6 +293,50 @@ tool_runs select  x    -        y      y     y       y     -      x     x     x 
 tool_runs insert  x    x        x      x     x       x     x      y     x     y       y
 tool_runs update  x    x        x      x     x       x     x      x     x     x       y
 tool_runs delete  x    x        x      x     x       x     x      x     x     x       y
+services  select   x     -     y     y     y     y     -     y     -     y     y
+services  insert   x     x     x     x     y     y     x     x     x     x     y
+services  update   x     -     -     -     y     y     -     x     x     x     y
+services  delete   x     -     -     -     y     y     -     x     x     x     y
+business_hours select   x     -     y     y     y     y     -     y     -     y     y
+business_hours insert   x     x     x     x     y     y     x     x     x     x     y
+business_hours update   x     -     -     -     y     y     -     x     x     x     y
+business_hours delete   x     -     -     -     y     y     -     x     x     x     y
+holidays  select   x     -     y     y     y     y     -     y     -     y     y
+holidays  insert   x     x     x     x     y     y     x     x     x     x     y
+holidays  update   x     -     -     -     y     y     -     x     x     x     y
+holidays  delete   x     -     -     -     y     y     -     x     x     x     y
+staff     select   x     -     y     y     y     y     -     y     -     y     y
+staff     insert   x     x     x     x     y     y     x     x     x     x     y
+staff     update   x     -     -     -     y     y     -     x     x     x     y
+staff     delete   x     -     -     -     y     y     -     x     x     x     y
+staff_schedules select   x     -     y     y     y     y     -     y     -     y     y
+staff_schedules insert   x     x     x     x     y     y     x     x     x     x     y
+staff_schedules update   x     -     -     -     y     y     -     x     x     x     y
+staff_schedules delete   x     -     -     -     y     y     -     x     x     x     y
+staff_services select   x     -     y     y     y     y     -     y     -     y     y
+staff_services insert   x     x     x     x     y     y     x     x     x     x     y
+staff_services update   x     -     -     -     y     y     -     x     x     x     y
+staff_services delete   x     -     -     -     y     y     -     x     x     x     y
+staff_time_off select   x     -     y     y     y     y     -     x     x     x     y
+staff_time_off insert   x     x     x     x     y     y     x     x     x     x     y
+staff_time_off update   x     -     -     -     y     y     -     x     x     x     y
+staff_time_off delete   x     -     -     -     y     y     -     x     x     x     y
+booking_settings select   x     -     y     y     y     y     -     y     -     y     y
+booking_settings insert   x     x     x     x     y     y     x     x     x     x     y
+booking_settings update   x     -     -     -     y     y     -     x     x     x     y
+booking_settings delete   x     -     -     -     y     y     -     x     x     x     y
+appointments select   x     -     y     y     y     y     -     x     x     x     y
+appointments insert   x     x     x     x     x     x     x     x     x     x     y
+appointments update   x     -     -     y     y     y     -     x     x     x     y
+appointments delete   x     -     -     -     y     y     -     x     x     x     y
+caller_proofs select   x     x     x     x     x     x     x     x     x     x     y
+caller_proofs insert   x     x     x     x     x     x     x     x     x     x     y
+caller_proofs update   x     x     x     x     x     x     x     x     x     x     y
+caller_proofs delete   x     x     x     x     x     x     x     x     x     x     y
+calendar_feeds select   x     -     -     y     y     y     -     x     x     x     y
+calendar_feeds insert   x     x     x     x     x     x     x     x     x     x     y
+calendar_feeds update   x     x     x     x     x     x     x     x     x     x     y
+calendar_feeds delete   x     -     -     -     y     y     -     x     x     x     y
 ";
 
 async fn outcome(database: &Database, claims: Option<&Claims>, sql: &str) -> char {

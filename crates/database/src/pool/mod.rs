@@ -96,16 +96,20 @@ impl Error {
         }
     }
 
-    /// Whether a prepared statement is of before a migration that changed what it names: it did nothing, and prepared
-    /// anew it works.
-    fn is_stale_plan(&self) -> bool {
-        let message = match self {
+    /// What Postgres, or a function that raised, says of a refused statement.
+    pub fn refusal(&self) -> Option<&str> {
+        match self {
             Self::Query(error) => error.as_db_error().map(tokio_postgres::error::DbError::message),
             Self::Refused(refusal) => Some(refusal.message.as_str()),
             _ => None,
-        };
+        }
+    }
+
+    /// Whether a prepared statement is of before a migration that changed what it names: it did nothing, and prepared
+    /// anew it works.
+    fn is_stale_plan(&self) -> bool {
         self.sql_state() == Some(&SqlState::FEATURE_NOT_SUPPORTED)
-            && message.is_some_and(|message| message.contains("cached plan"))
+            && self.refusal().is_some_and(|message| message.contains("cached plan"))
     }
 
     /// Whether trying again on another connection may help: the server was away, not the statement wrong.
