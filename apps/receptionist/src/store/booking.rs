@@ -2,6 +2,7 @@
 
 use chrono::{NaiveDate, NaiveDateTime};
 use longhouse_database::tokio_postgres::Row;
+use longhouse_database::tokio_postgres::error::SqlState;
 use longhouse_database::tokio_postgres::types::ToSql;
 use longhouse_database::{Database, Error};
 use uuid::Uuid;
@@ -73,7 +74,7 @@ pub(crate) enum BookingError {
 
 impl From<Error> for BookingError {
     fn from(error: Error) -> Self {
-        match error.sql_state().map(|state| state.code()) {
+        match error.sql_state().map(SqlState::code) {
             // Raised by the functions of migration 0002.
             Some("PT409" | "PT429") => Self::Refused(error.refusal().unwrap_or_default().to_owned()),
             Some("42501") => Self::NotProved,

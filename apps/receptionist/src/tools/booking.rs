@@ -187,7 +187,7 @@ async fn book(workplace: &Workplace, call: &ToolCall) -> Result<Value, Problem> 
     let customer = text(call, "customer_name").ok_or_else(|| missing("customer_name"))?;
     let at = start_time(call)?;
     let phone = match text(call, "customer_phone") {
-        Some(said) => Some(normalise(said).ok_or_else(|| missing("customer_phone"))?),
+        Some(said) => Some(normalise(&said).ok_or_else(|| missing("customer_phone"))?),
         None => workplace.from_number.as_deref().and_then(normalise),
     };
     let (service, person) = wanted(&workplace.bookings, call).await?;
@@ -220,7 +220,7 @@ async fn confirm(bookings: &Bookings) -> Result<Value, Problem> {
 
 async fn find(bookings: &Bookings, call: &ToolCall) -> Result<Value, Problem> {
     let phone = match text(call, "customer_phone") {
-        Some(said) => Some(normalise(said).ok_or_else(|| missing("customer_phone"))?),
+        Some(said) => Some(normalise(&said).ok_or_else(|| missing("customer_phone"))?),
         None => None,
     };
     // "4 0 7, 1 1 2" is how a code is heard.
@@ -242,7 +242,7 @@ async fn find(bookings: &Bookings, call: &ToolCall) -> Result<Value, Problem> {
 async fn reschedule(bookings: &Bookings, call: &ToolCall) -> Result<Value, Problem> {
     let (id, at) = (appointment_id(call)?, start_time(call)?);
     let person = match text(call, "staff_name") {
-        Some(said) => Some(person(bookings, said).await?.id),
+        Some(said) => Some(person(bookings, &said).await?.id),
         None => None,
     };
     let moved = bookings.reschedule(id, at, person).await?;
@@ -258,7 +258,7 @@ async fn cancel(bookings: &Bookings, call: &ToolCall) -> Result<Value, Problem> 
 async fn wanted(bookings: &Bookings, call: &ToolCall) -> Result<(Service, Option<Person>), Problem> {
     let said = text(call, "service_name").ok_or_else(|| missing("service_name"))?;
     let mut services = bookings.services().await?;
-    let service = match meant(said, services.iter().map(|service| service.name.as_str())) {
+    let service = match meant(&said, services.iter().map(|service| service.name.as_str())) {
         Meant::One(index) => services.swap_remove(index),
         Meant::Several(found) => {
             return Err(ask("service", found.iter().map(|&index| services[index].name.as_str())));
@@ -266,7 +266,7 @@ async fn wanted(bookings: &Bookings, call: &ToolCall) -> Result<(Service, Option
         Meant::Nothing => return Err(ask("service", services.iter().map(|service| service.name.as_str()))),
     };
     let person = match text(call, "staff_name") {
-        Some(said) => Some(person(bookings, said).await?),
+        Some(said) => Some(person(bookings, &said).await?),
         None => None,
     };
     Ok((service, person))
@@ -294,7 +294,7 @@ fn start_time(call: &ToolCall) -> Result<NaiveDateTime, Problem> {
     let said = text(call, "start_time").ok_or_else(|| missing("start_time"))?;
     ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S"]
         .iter()
-        .find_map(|form| NaiveDateTime::parse_from_str(said, form).ok())
+        .find_map(|form| NaiveDateTime::parse_from_str(&said, form).ok())
         .ok_or_else(|| missing("start_time"))
 }
 

@@ -25,7 +25,7 @@ pub(super) async fn search(database: &Database, tenant: Uuid, call: &ToolCall) -
     let Some(query) = text(call, "query") else {
         return json!({ "error": "`query` is missing; call again with the caller's question" });
     };
-    match store::search_knowledge(database, tenant, query).await {
+    match store::search_knowledge(database, tenant, &query).await {
         Ok(findings) if findings.is_empty() => json!({
             "found": false,
             "results": [],

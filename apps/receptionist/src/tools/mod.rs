@@ -75,11 +75,8 @@ fn parameters(properties: Value, required: &[&str]) -> Value {
 }
 
 /// An argument that says something.
-fn text<'c>(call: &'c ToolCall, name: &str) -> Option<&'c str> {
+fn text(call: &ToolCall, name: &str) -> Option<String> {
     // Postgres has no NUL in texts.
-    call.arguments
-        .get(name)
-        .and_then(Value::as_str)
-        .map(str::trim)
-        .filter(|text| !text.is_empty() && !text.contains('\0'))
+    let text = call.arguments.get(name).and_then(Value::as_str)?.replace('\0', " ");
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
