@@ -29,6 +29,8 @@ use url::Url;
 
 use crate::capability::{Protocol, shutdown};
 use crate::model::{Modality, ModelRef, ProviderName, Task};
+use crate::prices::{Price, PriceTable};
+use crate::quotas::{Limit, WrittenLimit};
 
 /// Providers and tasks, checked.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +39,10 @@ pub struct Configuration {
     pub providers: BTreeMap<ProviderName, ProviderSettings>,
     /// Every task.
     pub tasks: BTreeMap<Task, TaskSettings>,
+    /// What owners may consume.
+    pub limits: Vec<Limit>,
+    /// The operator's prices, above those that are known.
+    pub prices: Vec<Price>,
 }
 
 /// One provider.
@@ -92,6 +98,10 @@ struct Written {
     providers: BTreeMap<String, WrittenProvider>,
     #[serde(default)]
     tasks: BTreeMap<String, WrittenTask>,
+    #[serde(default)]
+    limits: Vec<WrittenLimit>,
+    #[serde(default)]
+    prices: Vec<Price>,
 }
 
 #[derive(Deserialize)]
@@ -134,7 +144,7 @@ impl Configuration {
     pub fn parse(text: &str) -> Result<Self, Mistakes> {
         let written: Written = toml::from_str(text).map_err(|error| Mistakes(vec![error.to_string()]))?;
         let mut mistakes = Vec::new();
-        let mut whole = Self { providers: vendors(), tasks: BTreeMap::new() };
+        let mut whole = Self { providers: vendors(), ..Self::default() };
         for (name, provider) in written.providers {
             match whole.provider(&name, provider) {
                 Ok(settings) => {
@@ -151,7 +161,39 @@ impl Configuration {
                 Err(mistake) => mistakes.push(mistake),
             }
         }
+        for limit in written.limits {
+            match limit.read() {
+                Ok(limits) => whole.limits.extend(limits),
+                Err(mistake) => mistakes.push(mistake),
+            }
+        }
+        mistakes.extend(whole.misnamed_limits());
+        if let Err(mistake) = PriceTable::default().with(written.prices.clone()) {
+            mistakes.push(mistake);
+        }
+        whole.prices = written.prices;
         if mistakes.is_empty() { Ok(whole) } else { Err(Mistakes(mistakes)) }
+    }
+
+    /// Names that stand for two limits, and tasks of limits that nobody configured: they would never be reached.
+    fn misnamed_limits(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (index, limit) in self.limits.iter().enumerate() {
+            if self.limits[..index].iter().any(|other| (&other.name, other.unit) == (&limit.name, limit.unit))
+            {
+                found.push(format!(
+                    "limits.{}: another limit has this name: choose a different one",
+                    limit.name
+                ));
+            }
+            for task in limit.tasks.iter().filter(|task| !self.tasks.contains_key(task)) {
+                found.push(format!(
+                    "limits.{}: there is no task `{task}`: add [tasks.{task}], or correct it",
+                    limit.name
+                ));
+            }
+        }
+        found
     }
 
     fn provider(&self, name: &str, written: WrittenProvider) -> Result<ProviderSettings, String> {

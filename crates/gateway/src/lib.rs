@@ -9,7 +9,8 @@
 //! * [`live`]: the same for speech as it happens: sockets that hear, speak, or do both.
 //! * [`offline`]: a provider that needs no network and says so.
 //! * [`routing`]: deadlines, retries, breakers, limits and the chain of models; the front door is [`Gateway`].
-//! * [`keys`], [`ledger`], [`quotas`], [`cache`]: the seams at which a call is authorised, counted, bounded and reused.
+//! * [`keys`], [`ledger`], [`quotas`], [`cache`]: the seams at which a call is authorised, counted, bounded and reused;
+//!   [`prices`]: what it costs.
 //! * [`safety`]: judging what people write and what models answer.
 
 pub mod cache;
@@ -26,10 +27,12 @@ pub mod media;
 pub mod model;
 pub mod moderation;
 pub mod offline;
+pub mod prices;
 pub mod providers;
 pub mod quotas;
 pub mod routing;
 pub mod safety;
+mod schema;
 pub mod speech;
 pub mod transcription;
 pub mod usage;
@@ -38,4 +41,5 @@ pub use configuration::Configuration;
 pub use error::{Error, Failure, Fault, Tried, Waiting};
 pub use model::{Modality, ModelRef, ProviderName, Task};
 pub use routing::Gateway;
+pub use schema::{AGENT_ROLE, MIGRATIONS, SCHEMA};
 pub use usage::Usage;

@@ -1,5 +1,7 @@
 //! What every call consumed and became: one [`Entry`] a call.
 
+mod postgres;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +12,8 @@ use crate::error::{Fault, Tried};
 use crate::keys::Owner;
 use crate::model::{Modality, ModelRef, Task};
 use crate::usage::Usage;
+
+pub use postgres::{LedgerOptions, PostgresLedger};
 
 /// One call, when it is over.
 #[derive(Debug, Clone, PartialEq)]

@@ -41,6 +41,7 @@ impl Gateway {
             ..Usage::default()
         };
         let meter = Meter::start(Arc::clone(&self.inner), call, id, Modality::Chat, estimate).await?;
+        let quota = meter.standing();
         let mut chatting = Chatting {
             chain,
             meter,
@@ -70,7 +71,7 @@ impl Gateway {
             }
         }
         let model = chatting.model();
-        let report = Report { call: id, model, tried: chatting.chain.tried().to_vec() };
+        let report = Report { call: id, model, tried: chatting.chain.tried().to_vec(), quota };
         let rest = stream::unfold(chatting, async |mut chatting| {
             let event = Box::pin(chatting.next()).await?;
             Some((event, chatting))

@@ -9,7 +9,7 @@ use super::{Call, Inner};
 use crate::error::{Error, Tried};
 use crate::ledger::{Entry, Outcome};
 use crate::model::{Modality, ModelRef};
-use crate::quotas::{Estimate, Reservation};
+use crate::quotas::{Estimate, Reservation, Standing};
 use crate::usage::Usage;
 
 /// Runs along with a call. Dropping it before [`Meter::finish`] means that the caller went away.
@@ -63,6 +63,11 @@ impl Meter {
             open.entry.key_id = hop.attempt.key.as_ref().map(|key| key.id().to_owned());
             open.entry.own_key = hop.own_key;
         }
+    }
+
+    /// How the owner stands with their limits.
+    pub(super) fn standing(&self) -> Option<Standing> {
+        self.open.as_ref()?.reservation.standing().cloned()
     }
 
     /// The first piece of an answer.
@@ -139,7 +144,7 @@ impl Open {
             "modality" => modality.1, "outcome" => self.entry.outcome.as_str())
         .increment(1);
         // The answer has been given: what cannot be recorded is at least said.
-        if let Err(error) = self.reservation.settle(&self.entry.usage).await {
+        if let Err(error) = self.reservation.settle(&self.entry).await {
             metrics::counter!("gateway_records_lost_total").increment(1);
             tracing::error!(%error, call = %self.entry.id, "a reservation could not be settled");
         }

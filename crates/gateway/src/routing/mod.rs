@@ -27,7 +27,7 @@ use crate::keys::{ApiKey, KeySource, Owner};
 use crate::ledger::Ledger;
 use crate::model::{ModelRef, ProviderName, Task};
 use crate::providers::{Attempt, Wire};
-use crate::quotas::Quotas;
+use crate::quotas::{Quotas, Standing};
 
 /// Longest time for a list of models, which is also how keys are tested.
 const LISTING: Duration = Duration::from_secs(15);
@@ -73,6 +73,8 @@ pub struct Report {
     pub model: ModelRef,
     /// Models before it that did not.
     pub tried: Vec<Tried>,
+    /// How the owner stands with the limit of which the smallest part is left.
+    pub quota: Option<Standing>,
 }
 
 impl Report {

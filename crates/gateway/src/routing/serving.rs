@@ -169,6 +169,7 @@ impl Gateway {
         let mut chain = Chain::new(Arc::clone(&self.inner), call, id, Modality::Speech, any())?;
         let inner = Arc::clone(&self.inner);
         let mut meter = Meter::start(inner, call, id, Modality::Speech, estimate).await?;
+        let quota = meter.standing();
         loop {
             let begun = match chain.next().await {
                 Ok(hop) => {
@@ -186,7 +187,8 @@ impl Gateway {
                     meter.first_content();
                     // Providers charge for what they were sent, heard or not.
                     meter.consumed(Usage { characters, ..Usage::default() });
-                    let report = Report { call: id, model: hop.model, tried: chain.tried().to_vec() };
+                    let tried = chain.tried().to_vec();
+                    let report = Report { call: id, model: hop.model, tried, quota };
                     let value = metered(first, rest, hop.place, meter, report.clone());
                     return Ok(Served { value, report });
                 }
@@ -215,6 +217,7 @@ impl Gateway {
         let id = Uuid::now_v7();
         let mut chain = Chain::new(Arc::clone(&self.inner), call, id, modality, lacks)?;
         let mut meter = Meter::start(Arc::clone(&self.inner), call, id, modality, estimate).await?;
+        let quota = meter.standing();
         loop {
             let hop = match chain.next().await {
                 Ok(hop) => hop,
@@ -229,7 +232,8 @@ impl Gateway {
                     hop.place.succeeded();
                     meter.counted(usage(&value));
                     meter.finish(Outcome::Done, chain.tried(), None).await;
-                    let report = Report { call: id, model: hop.model, tried: chain.tried().to_vec() };
+                    let tried = chain.tried().to_vec();
+                    let report = Report { call: id, model: hop.model, tried, quota };
                     return Ok(Served { value, report });
                 }
                 Err(error) => {

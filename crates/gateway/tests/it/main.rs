@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test, also in the tests' own functions
 
 mod conformance;
+mod database;
 mod harness;
+mod ledger;
 mod media;
 mod offline;
+mod quotas;
 mod routing;
 mod sdks;
