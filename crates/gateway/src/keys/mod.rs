@@ -1,7 +1,11 @@
 //! Keys of providers: who may use which.
 //!
 //! [`KeySource`] is the seam: [`StaticKeys`] serves the operator's keys from configuration and environment; keys that
-//! people bring themselves come from a source that reads and decrypts them.
+//! people bring themselves come from [`PostgresKeys`], which keeps them in [`envelope`]s.
+
+pub mod envelope;
+pub mod import;
+mod postgres;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,6 +19,8 @@ use uuid::Uuid;
 
 use crate::Error;
 use crate::model::ProviderName;
+
+pub use postgres::{Holder, NewKey, PostgresKeys, StoredKey};
 
 /// On whose behalf a call is made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -138,6 +144,18 @@ impl StaticKeys {
     pub fn with(mut self, provider: &str, secret: SecretString) -> Self {
         self.keys.insert(ProviderName::new(provider), ApiKey::new(secret));
         self
+    }
+
+    /// Whether there is a key of this provider.
+    #[must_use]
+    pub fn has(&self, provider: &ProviderName) -> bool {
+        self.keys.contains_key(provider)
+    }
+
+    /// Whether there is none at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
     }
 }
 

@@ -4,6 +4,7 @@
 mod conformance;
 mod database;
 mod harness;
+mod keys;
 mod ledger;
 mod media;
 mod offline;
