@@ -30,6 +30,8 @@ pub struct Config {
     pub storage: Storage,
     /// `[realtime]`
     pub realtime: Realtime,
+    /// `[gateway]`: model calls.
+    pub gateway: Gateway,
     /// `[openai]`
     pub openai: OpenAi,
     /// `[twilio]`
@@ -353,6 +355,24 @@ pub struct Realtime {
     pub idle_timeout: Duration,
 }
 
+/// `[gateway]`: model calls, and the service at `/ai/v1`.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    /// Whether it is served. Default true.
+    pub enabled: bool,
+    /// File with providers, tasks, limits and prices. Unset: `models.toml` of the working folder, if there is one.
+    pub models: Option<PathBuf>,
+    /// Secret that seals the keys which people bring; the same on every server of a deployment. Unset: made and kept in
+    /// the data folder.
+    pub master_key: Option<SecretString>,
+    /// The one before: what it sealed still opens, while keys rotate.
+    pub master_key_previous: Option<SecretString>,
+    /// Months of the ledger that stay in `ai.calls`; 0: all. Default 13.
+    pub keep_months: u32,
+    /// Whether servers that people name with their keys may be on private addresses. Default false.
+    pub allow_private_addresses: bool,
+}
+
 /// `[openai]`
 #[derive(Debug, Clone)]
 pub struct OpenAi {
@@ -433,6 +453,7 @@ impl Default for Config {
             providers: Providers { oidc_name: "oidc".into(), ..Providers::default() },
             storage: Storage::default(),
             realtime: Realtime::default(),
+            gateway: Gateway::default(),
             openai: OpenAi::default(),
             twilio: Twilio {
                 account_sid: None,
@@ -588,6 +609,19 @@ impl Default for Realtime {
             presence_per_channel: 50,
             max_waiting: 4 << 20,
             idle_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            models: None,
+            master_key: None,
+            master_key_previous: None,
+            keep_months: 13,
+            allow_private_addresses: false,
         }
     }
 }

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::capability::{Protocol, shutdown};
@@ -79,6 +79,33 @@ pub struct TaskSettings {
     pub restart: bool,
     /// How long an answer may be given again to the same request; zero: never.
     pub cache: Duration,
+    /// Whether it may be given to others too: their requests hold nothing personal.
+    pub cache_public: bool,
+    /// Whether people may ask for it themselves, at `/ai/v1/chat`, and not only applications.
+    pub api: bool,
+    /// What users write and models answer is judged by; `None`: nothing is.
+    pub safety: Option<SafetyRules>,
+}
+
+/// Rules of a task, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SafetyRules {
+    /// For grown-ups.
+    General,
+    /// For children at bedtime.
+    Children,
+}
+
+/// What serves tasks that nobody configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standard {
+    /// Vendors; where the platform has no key for any of them, the offline provider behind them.
+    Auto,
+    /// The offline provider alone.
+    Offline,
+    /// Vendors alone.
+    Vendors,
 }
 
 /// Everything that is wrong with a configuration.
@@ -127,6 +154,11 @@ struct WrittenTask {
     restart: bool,
     #[serde(default)]
     cache_seconds: u64,
+    #[serde(default)]
+    cache_public: bool,
+    #[serde(default)]
+    api: bool,
+    safety: Option<SafetyRules>,
 }
 
 /// Requests at once with one key.
@@ -136,7 +168,84 @@ const QUEUE: usize = 256;
 /// No call may take longer; long work is a job.
 const MOST_DEADLINE: Duration = Duration::from_secs(3_600);
 
+/// No answer is worth keeping longer.
+const MOST_CACHE: Duration = Duration::from_secs(31 * 86_400);
+
+/// Tasks that are there without being written down: name, kind, vendors' models, the offline one.
+const STANDARD: &[(&str, Modality, &[&str], Option<&str>)] = &[
+    (
+        "chat",
+        Modality::Chat,
+        &["openai/gpt-5-mini", "anthropic/claude-sonnet-5-5", "gemini/gemini-2.5-flash"],
+        Some("offline/rules"),
+    ),
+    ("speech", Modality::Speech, &["deepgram/aura-2-thalia-en"], Some("offline/espeak")),
+    ("transcription", Modality::Transcription, &["openai/gpt-transcribe", "deepgram/nova-3"], None),
+    (
+        "images",
+        Modality::Images,
+        &["openai/gpt-image-1", "replicate/black-forest-labs/flux-schnell"],
+        Some("offline/pictures"),
+    ),
+    // One model alone: vectors of different ones do not compare.
+    ("embeddings", Modality::Embeddings, &["openai/text-embedding-3-small"], Some("offline/hashes")),
+    ("moderation", Modality::Moderation, &["openai/omni-moderation-latest"], Some("offline/lists")),
+];
+
 impl Configuration {
+    /// The vendors, and no tasks: what an empty file says.
+    #[must_use]
+    pub fn default_providers() -> Self {
+        Self { providers: vendors(), ..Self::default() }
+    }
+
+    /// Adds the tasks that are there without being written down, where this has none of their name: `chat`, `speech`,
+    /// `transcription`, `images`, `embeddings`, `moderation`. `has_key` says for which vendors the platform has a key.
+    #[must_use]
+    pub fn with_standard_tasks(
+        mut self,
+        standard: Standard,
+        has_key: impl Fn(&ProviderName) -> bool,
+    ) -> Self {
+        for (name, modality, vendors, offline) in STANDARD {
+            let task = Task::new(name);
+            if self.tasks.contains_key(&task) {
+                continue;
+            }
+            let vendors = vendors.iter().filter_map(|model| model.parse::<ModelRef>().ok());
+            let mut models: Vec<ModelRef> =
+                if standard == Standard::Offline { Vec::new() } else { vendors.collect() };
+            let served = models.iter().any(|model| has_key(&model.provider));
+            if standard != Standard::Vendors
+                && !served
+                && let Some(Ok(offline)) = offline.map(str::parse)
+            {
+                if *modality == Modality::Embeddings {
+                    models.clear();
+                }
+                models.push(offline);
+            }
+            let written = WrittenTask {
+                modality: *modality,
+                models: models.iter().map(ToString::to_string).collect(),
+                deadline_ms: None,
+                first_byte_ms: None,
+                idle_ms: None,
+                attempts: None,
+                restart: false,
+                cache_seconds: 0,
+                cache_public: false,
+                api: true,
+                safety: None,
+            };
+            // Nobody can serve transcription offline.
+            if let Ok(settings) = self.task(name, written) {
+                self.tasks.insert(task, settings);
+            }
+        }
+        self
+    }
+
     /// Reads TOML.
     ///
     /// # Errors
@@ -254,7 +363,13 @@ impl Configuration {
             attempts: written.attempts.unwrap_or(2),
             restart: written.restart,
             cache: Duration::from_secs(written.cache_seconds),
+            cache_public: written.cache_public,
+            api: written.api,
+            safety: written.safety,
         };
+        if settings.cache > MOST_CACHE {
+            return Err(format!("tasks.{name}: `cache_seconds` must be at most {}", MOST_CACHE.as_secs()));
+        }
         if settings.deadline.is_zero() || settings.deadline > MOST_DEADLINE {
             return Err(format!("tasks.{name}: `deadline_ms` must be between 1 and 3600000"));
         }
@@ -338,6 +453,41 @@ mod tests {
     fn mistakes_say_what_to_do(#[case] text: &str, #[case] expected: &str) {
         let mistakes = Configuration::parse(text).unwrap_err().to_string();
         assert!(mistakes.contains(expected), "{mistakes}");
+    }
+
+    #[rstest]
+    #[case(
+        Standard::Auto,
+        "",
+        "openai/gpt-5-mini, anthropic/claude-sonnet-5-5, gemini/gemini-2.5-flash, offline/rules"
+    )]
+    #[case(
+        Standard::Auto,
+        "gemini",
+        "openai/gpt-5-mini, anthropic/claude-sonnet-5-5, gemini/gemini-2.5-flash"
+    )]
+    #[case(Standard::Offline, "gemini", "offline/rules")]
+    #[case(Standard::Vendors, "", "openai/gpt-5-mini, anthropic/claude-sonnet-5-5, gemini/gemini-2.5-flash")]
+    fn tasks_are_there_without_being_written_down(
+        #[case] standard: Standard,
+        #[case] key: &str,
+        #[case] expected: &str,
+    ) {
+        let whole =
+            Configuration::parse("").unwrap().with_standard_tasks(standard, |name| name.as_str() == key);
+        let models = &whole.tasks[&Task::new("chat")].models;
+        assert_eq!(models.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "), expected);
+        assert_eq!(whole.tasks[&Task::new("embeddings")].models.len(), 1);
+        assert_eq!(whole.tasks.contains_key(&Task::new("transcription")), standard != Standard::Offline);
+        assert_eq!(whole.warnings(), Vec::<String>::new(), "none whose end is announced");
+    }
+
+    #[test]
+    fn a_written_task_stands_above_the_one_that_is_there() {
+        let text = "[tasks.chat]\nmodality = \"chat\"\nmodels = [\"offline/rules\"]";
+        let whole = Configuration::parse(text).unwrap().with_standard_tasks(Standard::Auto, |_| true);
+        let chat = &whole.tasks[&Task::new("chat")];
+        assert_eq!((chat.models.len(), chat.api), (1, false));
     }
 
     #[test]

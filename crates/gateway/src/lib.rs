@@ -30,6 +30,7 @@ pub mod offline;
 pub mod prices;
 pub mod providers;
 pub mod quotas;
+pub mod routes;
 pub mod routing;
 pub mod safety;
 mod schema;

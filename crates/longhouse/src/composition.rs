@@ -31,6 +31,7 @@ pub(crate) struct Services<'a> {
     pub(crate) auth: Option<&'a AuthService>,
     pub(crate) storage: Option<&'a Storage>,
     pub(crate) realtime: Option<&'a Realtime>,
+    pub(crate) ai: Option<&'a longhouse_gateway::routes::Options>,
 }
 
 /// Every route behind every layer.
@@ -41,11 +42,13 @@ pub(crate) fn router(
     metrics: &Metrics,
     verifier: &Verifier,
 ) -> Router {
-    let Services { applications, rest, auth, storage, realtime } = *services;
+    let Services { applications, rest, auth, storage, realtime, ai } = *services;
     let metrics = metrics
         .router()
         .layer(from_fn_with_state((verifier.clone(), behind_proxy(config)), local_or_service));
-    let (router, document) = described(health).merge(applications.router()).merge(metrics).split_for_parts();
+    let ai = ai.map_or_else(OpenApiRouter::new, |options| longhouse_gateway::routes::router(options.clone()));
+    let (router, document) =
+        described(health).merge(applications.router()).merge(ai).merge(metrics).split_for_parts();
     let document = document.to_json().expect("an OpenAPI document is JSON");
     let serve_document = get(move || async move { ([(CONTENT_TYPE, "application/json")], document.clone()) });
     let mut router = router
@@ -63,7 +66,8 @@ pub(crate) fn router(
     if let Some(realtime) = realtime {
         router = router.nest(realtime_v1::PATH, realtime.router());
     }
-    let mut stack = Stack::new(&config.server).streaming(storage_v1::PATH);
+    let mut stack =
+        Stack::new(&config.server).streaming(storage_v1::PATH).streaming(longhouse_gateway::routes::PATH);
     for probe in PROBES {
         stack = stack.probe(probe);
     }

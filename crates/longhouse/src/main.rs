@@ -1,6 +1,7 @@
 //! `longhouse`: the server and its chores in one binary.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it is a command line
 
+mod ai_v1;
 mod applications;
 mod auth_v1;
 mod banner;

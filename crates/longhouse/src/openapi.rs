@@ -16,6 +16,7 @@ pub(crate) fn run(_: OpenapiArgs) -> miette::Result<ExitCode> {
     let health = Health::builder(checks::about()).build();
     let mut document = composition::described(&health).into_openapi();
     document.merge(longhouse_receptionist::openapi());
+    document.merge(longhouse_gateway::routes::openapi());
     println!("{}", document.to_pretty_json().into_diagnostic()?);
     Ok(ExitCode::SUCCESS)
 }

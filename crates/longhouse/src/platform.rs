@@ -10,6 +10,7 @@ use miette::{IntoDiagnostic, WrapErr};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use crate::ai_v1;
 use crate::applications::{self, Prepared};
 use crate::offline::Emulated;
 /// A database that is ready for requests.
@@ -133,6 +134,7 @@ async fn prepare(
     }
     drop(admin);
     let mut owner = connect_client(&options(&urls.owner)).await.into_diagnostic()?;
+    ai_v1::prepare(config, &mut owner).await?;
     let prepared = Box::pin(applications::prepare(config, emulated, &mut owner)).await?;
     let version =
         migration_version(&owner).await.into_diagnostic().wrap_err("reading the latest migration")?;

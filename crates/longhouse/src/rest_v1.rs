@@ -18,7 +18,7 @@ use crate::platform::Platform;
 
 /// As a Supabase project has it; its migrations may say otherwise (`alter role authenticator set pgrst.…`).
 const OPTIONS: &str = r#"
-db-schemas = "public,graphql_public"
+db-schemas = "public,graphql_public,ai"
 db-extra-search-path = "public,extensions"
 db-anon-role = "anon"
 db-max-rows = 1000

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use longhouse_config::Config;
+use longhouse_config::{Config, Offline};
 use longhouse_database::cluster::Cluster;
 use longhouse_emulators::openai;
 use longhouse_identity::service::Signer;
@@ -22,6 +22,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::ExposeSecret;
 use tokio::task::JoinHandle;
 
+use crate::ai_v1::{self, AiV1};
 use crate::applications::Applications;
 use crate::auth_v1::AuthV1;
 use crate::banner::{Secrets, greeting};
@@ -94,6 +95,7 @@ struct Running {
     auth: Option<AuthV1>,
     storage: Option<StorageV1>,
     realtime: Option<RealtimeV1>,
+    ai: Option<AiV1>,
 }
 
 async fn start(config: &mut Config, started: Instant) -> miette::Result<Running> {
@@ -127,15 +129,20 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
         auth_v1::start(config, &platform.database, address, verifier.clone(), Signer::of(&ring), &drain)?;
     let storage = storage_v1::start(config, &platform.database, &keys, verifier.clone(), &drain).await?;
     let realtime = realtime_v1::start(config, &platform, verifier.clone(), &drain).await?;
+    let ai = ai_v1::start(config, emulated, &platform.database, verifier.clone()).await?;
     let services = Services {
         applications: &applications,
         rest: &rest,
         auth: auth.as_ref().map(|running| &running.service),
         storage: storage.as_ref().map(|running| &running.storage),
         realtime: realtime.as_ref().map(|running| &running.realtime),
+        ai: ai.as_ref().map(|running| &running.routes),
     };
     let router = composition::router(config, &services, &health, &metrics, &verifier);
-    let state = run_state(config, &keys, &platform, emulated, listener.local_addr());
+    let mut state = run_state(config, &keys, &platform, emulated, listener.local_addr());
+    if ai.as_ref().is_some_and(|ai| !ai.has_keys) && config.offline != Offline::Never {
+        state.emulated.push("model calls (by the provider `offline`)".to_owned());
+    }
     state.write(&config.data)?;
 
     let upkeep = metrics.spawn_upkeep();
@@ -158,6 +165,7 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
         auth,
         storage,
         realtime,
+        ai,
     })
 }
 
@@ -186,6 +194,9 @@ impl Running {
         }
         if let Some(realtime) = self.realtime {
             realtime.stop().await;
+        }
+        if let Some(ai) = self.ai {
+            ai.stop().await;
         }
         // Its round ends before the database does.
         if let Some(storage) = self.storage

@@ -51,6 +51,7 @@ pub(crate) const SECTIONS: &[(&str, &str)] = &[
     ("providers", "Sites that people may sign in with."),
     ("storage", "Files: the service at `/storage/v1`, and where it keeps bytes."),
     ("realtime", "Channels: the service at `/realtime/v1`, its bounds, and other servers of the project."),
+    ("gateway", "Model calls: the service at `/ai/v1` (see models.md)."),
     ("openai", "Speech-to-speech and transcription."),
     ("twilio", "Phone calls."),
     ("receptionist", "The phone receptionist."),
@@ -651,6 +652,40 @@ pub(crate) static KEYS: &[Key] = &[
         Time<{ 10 * SECOND }, HOUR>,
         [],
         "Longest silence of a client; clients send a heartbeat every 25 seconds."
+    ),
+    key!(gateway.enabled, Flag, [], "Whether it is served."),
+    key!(
+        gateway.models,
+        Optional<Path>,
+        [],
+        "File with providers, tasks, limits and prices.",
+        unset: "`models.toml` of the working folder, if there is one"
+    ),
+    key!(
+        gateway.master_key,
+        Optional<Secret<32>>,
+        [],
+        "Secret that seals the keys which people bring; the same on every server of a deployment.",
+        unset: "made once and kept in the data folder, in `gateway.key`"
+    ),
+    key!(
+        gateway.master_key_previous,
+        Optional<Secret<32>>,
+        [],
+        "What it sealed still opens, while the master key rotates.",
+        unset: "one master key"
+    ),
+    key!(
+        gateway.keep_months,
+        Count<u32, 0, 1200>,
+        [],
+        "Months of the ledger that stay in `ai.calls`; older ones move to the schema `ai_archive`. 0 keeps all."
+    ),
+    key!(
+        gateway.allow_private_addresses,
+        Flag,
+        [],
+        "Whether servers that people name with their keys may be on private addresses; for development."
     ),
     key!(
         openai.api_key,

@@ -1,6 +1,7 @@
 //! Limits, and which of them a call counts against. Pure.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::configuration::TaskSettings;
 use crate::keys::Owner;
@@ -39,7 +40,7 @@ impl Per {
 }
 
 /// How long a limit adds up: from the beginning of the hour, day or month, in UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Period {
     /// 60 minutes.
@@ -63,7 +64,7 @@ impl Period {
 }
 
 /// What is added up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// Calls that reached a model.

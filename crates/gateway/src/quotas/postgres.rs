@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use longhouse_database::{Claims, Database};
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::limits::{Amounts, Demand, Limit, Unit, demands};
@@ -59,7 +60,7 @@ impl std::fmt::Debug for PostgresQuotas {
 }
 
 /// One limit, and what somebody used of it: for people to see.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Used {
     /// The limit's name.
     pub name: String,

@@ -71,7 +71,7 @@ impl Gateway {
             }
         }
         let model = chatting.model();
-        let report = Report { call: id, model, tried: chatting.chain.tried().to_vec(), quota };
+        let report = Report { call: id, model, tried: chatting.chain.tried().to_vec(), quota, cached: false };
         let rest = stream::unfold(chatting, async |mut chatting| {
             let event = Box::pin(chatting.next()).await?;
             Some((event, chatting))

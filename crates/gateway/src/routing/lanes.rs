@@ -62,6 +62,18 @@ impl Lanes {
     }
 }
 
+impl Lanes {
+    /// How many lanes of a provider there are, and how many of them take no requests at the moment.
+    pub(super) fn of_provider(&self, provider: &ProviderName, now: Instant) -> (usize, usize) {
+        let lanes = lock(&self.lanes);
+        let own = lanes.iter().filter(|((of, _), _)| of == provider);
+        own.fold((0, 0), |(all, closed), (_, lane)| {
+            let refused = matches!(lock(&lane.breaker).clone().admit(now), Admission::Refused(_));
+            (all + 1, closed + usize::from(refused))
+        })
+    }
+}
+
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoPlace {

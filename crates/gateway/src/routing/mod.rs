@@ -14,8 +14,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use self::adapters::Adapter;
@@ -75,6 +77,25 @@ pub struct Report {
     pub tried: Vec<Tried>,
     /// How the owner stands with the limit of which the smallest part is left.
     pub quota: Option<Standing>,
+    /// Whether the answer is one that was given before.
+    pub cached: bool,
+}
+
+/// A provider, and how it does as this server sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ProviderHealth {
+    /// Its name.
+    pub provider: String,
+    /// What it speaks.
+    pub protocol: &'static str,
+    /// What it serves.
+    pub modalities: Vec<String>,
+    /// Whether it takes requests: `false` while the breakers of all its keys are open.
+    pub well: bool,
+    /// Keys with which it was asked lately.
+    pub keys_in_use: usize,
+    /// Of those, such whose breaker is open, or that the provider asked to wait.
+    pub keys_waiting: usize,
 }
 
 impl Report {
@@ -138,6 +159,27 @@ impl Gateway {
     #[must_use]
     pub fn configuration(&self) -> &Configuration {
         &self.inner.configuration
+    }
+
+    /// All providers, and how each does.
+    #[must_use]
+    pub fn health(&self) -> Vec<ProviderHealth> {
+        let now = Instant::now();
+        let providers = self.inner.configuration.providers.iter();
+        providers
+            .map(|(name, settings)| {
+                let (keys_in_use, keys_waiting) = self.inner.lanes.of_provider(name, now);
+                let modalities = settings.protocol.capabilities().modalities;
+                ProviderHealth {
+                    provider: name.to_string(),
+                    protocol: settings.protocol.as_str(),
+                    modalities: modalities.iter().map(ToString::to_string).collect(),
+                    well: keys_in_use == 0 || keys_waiting < keys_in_use,
+                    keys_in_use,
+                    keys_waiting,
+                }
+            })
+            .collect()
     }
 
     /// Lists the models (or voices) that a key may use at a provider, by a real request: also the test of a key.

@@ -188,7 +188,7 @@ impl Gateway {
                     // Providers charge for what they were sent, heard or not.
                     meter.consumed(Usage { characters, ..Usage::default() });
                     let tried = chain.tried().to_vec();
-                    let report = Report { call: id, model: hop.model, tried, quota };
+                    let report = Report { call: id, model: hop.model, tried, quota, cached: false };
                     let value = metered(first, rest, hop.place, meter, report.clone());
                     return Ok(Served { value, report });
                 }
@@ -233,7 +233,7 @@ impl Gateway {
                     meter.counted(usage(&value));
                     meter.finish(Outcome::Done, chain.tried(), None).await;
                     let tried = chain.tried().to_vec();
-                    let report = Report { call: id, model: hop.model, tried, quota };
+                    let report = Report { call: id, model: hop.model, tried, quota, cached: false };
                     return Ok(Served { value, report });
                 }
                 Err(error) => {

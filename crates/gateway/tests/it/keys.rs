@@ -7,6 +7,7 @@ use longhouse_database::Claims;
 use longhouse_gateway::keys::envelope::MasterKeys;
 use longhouse_gateway::keys::{Holder, KeySource as _, NewKey, Owner, PostgresKeys, StaticKeys};
 use longhouse_gateway::{Error, ProviderName};
+use secrecy::SecretString;
 use url::Url;
 use uuid::Uuid;
 
@@ -125,7 +126,7 @@ async fn bad_keys_are_refused_and_change_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rotation_changes_every_envelope_while_calls_go_on() {
     let store = Store::new().await;
-    let (old, new) = ("the old master key".into(), "the new master key".into());
+    let (old, new): (SecretString, SecretString) = ("the old master key".into(), "the new master key".into());
     let before = keys(&store, MasterKeys::new(&old, None));
     let people: Vec<Uuid> = (0..300).map(|i| Uuid::from_u128(0x5000 + i)).collect();
     for (i, person) in people.iter().enumerate() {

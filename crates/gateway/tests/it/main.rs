@@ -1,6 +1,7 @@
 //! The gateway against strict emulators, over real sockets.
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test, also in the tests' own functions
 
+mod api;
 mod conformance;
 mod database;
 mod harness;
