@@ -85,6 +85,8 @@ pub struct TaskSettings {
     pub api: bool,
     /// What users write and models answer is judged by; `None`: nothing is.
     pub safety: Option<SafetyRules>,
+    /// The task whose models judge the same besides the rules; answers are then handed on when they are whole.
+    pub moderation: Option<Task>,
 }
 
 /// Rules of a task, by name.
@@ -159,6 +161,7 @@ struct WrittenTask {
     #[serde(default)]
     api: bool,
     safety: Option<SafetyRules>,
+    moderation: Option<String>,
 }
 
 /// Requests at once with one key.
@@ -237,6 +240,7 @@ impl Configuration {
                 cache_public: false,
                 api: true,
                 safety: None,
+                moderation: None,
             };
             // Nobody can serve transcription offline.
             if let Ok(settings) = self.task(name, written) {
@@ -366,7 +370,13 @@ impl Configuration {
             cache_public: written.cache_public,
             api: written.api,
             safety: written.safety,
+            moderation: written.moderation.as_deref().map(Task::new),
         };
+        if settings.moderation.is_some() && settings.safety.is_none() {
+            return Err(format!(
+                "tasks.{name}: `moderation` needs `safety`: say by which rules, general or children"
+            ));
+        }
         if settings.cache > MOST_CACHE {
             return Err(format!("tasks.{name}: `cache_seconds` must be at most {}", MOST_CACHE.as_secs()));
         }
@@ -384,6 +394,13 @@ impl Configuration {
     pub fn warnings(&self) -> Vec<String> {
         let mut found = Vec::new();
         for (task, settings) in &self.tasks {
+            if let Some(judge) = &settings.moderation
+                && self.tasks.get(judge).is_none_or(|judge| judge.modality != Modality::Moderation)
+            {
+                found.push(format!(
+                    "tasks.{task}: `{judge}` is no task for moderation, so that everything is blocked: add [tasks.{judge}]"
+                ));
+            }
             for model in &settings.models {
                 let protocol = self.providers.get(&model.provider).map(|provider| provider.protocol);
                 if let Some(day) = protocol.and_then(|protocol| shutdown(protocol, &model.model)) {

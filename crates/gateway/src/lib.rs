@@ -11,6 +11,7 @@
 //! * [`routing`]: deadlines, retries, breakers, limits and the chain of models; the front door is [`Gateway`].
 //! * [`keys`], [`ledger`], [`quotas`], [`cache`]: the seams at which a call is authorised, counted, bounded and reused;
 //!   [`prices`]: what it costs.
+//! * [`jobs`]: long work that outlives its request; [`routes`]: all of it over HTTP.
 //! * [`safety`]: judging what people write and what models answer.
 
 pub mod cache;
@@ -20,6 +21,7 @@ pub mod configuration;
 pub mod embeddings;
 mod error;
 pub mod images;
+pub mod jobs;
 pub mod keys;
 pub mod ledger;
 pub mod live;

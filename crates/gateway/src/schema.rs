@@ -16,6 +16,8 @@ pub const MIGRATIONS: &[Embedded] = &[
     Embedded { version: "0001", name: "ledger", sql: include_str!("../migrations/0001_ledger.sql") },
     Embedded { version: "0002", name: "quotas", sql: include_str!("../migrations/0002_quotas.sql") },
     Embedded { version: "0003", name: "keys", sql: include_str!("../migrations/0003_keys.sql") },
+    Embedded { version: "0004", name: "reviews", sql: include_str!("../migrations/0004_reviews.sql") },
+    Embedded { version: "0005", name: "jobs", sql: include_str!("../migrations/0005_jobs.sql") },
 ];
 
 /// The gateway as somebody: [`AGENT_ROLE`], confined by row-level security.

@@ -1,5 +1,6 @@
 //! `/ai/v1`: model calls, over the project's own database.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -10,12 +11,14 @@ use longhouse_config::{Config, Offline};
 use longhouse_database::Database;
 use longhouse_database::tokio_postgres::Client;
 use longhouse_gateway::configuration::Standard;
+use longhouse_gateway::jobs::{ChatWork, Jobs, Work, Workers, WorkersOptions};
 use longhouse_gateway::keys::envelope::MasterKeys;
 use longhouse_gateway::keys::{PostgresKeys, StaticKeys};
 use longhouse_gateway::ledger::{LedgerOptions, PostgresLedger};
 use longhouse_gateway::prices::{PriceTable, Prices};
 use longhouse_gateway::quotas::PostgresQuotas;
 use longhouse_gateway::routes;
+use longhouse_gateway::safety::PostgresReviews;
 use longhouse_gateway::{Configuration, Gateway, MIGRATIONS, SCHEMA};
 use longhouse_identity::Verifier;
 use miette::{IntoDiagnostic, WrapErr, miette};
@@ -34,6 +37,7 @@ pub(crate) struct AiV1 {
     pub(crate) gateway: Gateway,
     pub(crate) routes: routes::Options,
     ledger: Arc<PostgresLedger>,
+    workers: Workers,
     /// Whether the platform has a key of any provider.
     pub(crate) has_keys: bool,
 }
@@ -41,6 +45,7 @@ pub(crate) struct AiV1 {
 impl AiV1 {
     /// Waits until every call is settled and in the ledger. The listener must be closed.
     pub(crate) async fn stop(self) {
+        self.workers.close().await;
         self.gateway.close().await;
         self.ledger.close().await;
     }
@@ -90,16 +95,22 @@ pub(crate) async fn start(
         Arc::clone(&ledger) as _,
         config.gateway.allow_private_addresses,
     )
-    .into_diagnostic()?;
+    .into_diagnostic()?
+    .with_reviews(Arc::new(PostgresReviews::new(database.clone())));
+    let jobs = Jobs::new(database.clone());
+    let works: HashMap<&'static str, Arc<dyn Work>> =
+        HashMap::from([("chat", Arc::new(ChatWork(gateway.clone())) as Arc<dyn Work>)]);
+    let workers = Workers::start(&jobs, works, WorkersOptions::default());
     let routes = routes::Options {
         gateway: gateway.clone(),
         keys,
         quotas,
+        jobs,
         database: database.clone(),
         verifier,
         body_limit: config.server.body_limit,
     };
-    Ok(Some(AiV1 { gateway, routes, ledger, has_keys }))
+    Ok(Some(AiV1 { gateway, routes, ledger, workers, has_keys }))
 }
 
 /// Providers and tasks of the file, the standard ones beside them, and the platform's keys from the environment.

@@ -1,5 +1,7 @@
 //! Answers that may be given again: what makes two requests the same.
 
+mod answers;
+
 use std::fmt;
 
 use serde::Serialize;
@@ -8,6 +10,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::keys::Owner;
 use crate::model::{ModelRef, Task};
+
+pub(crate) use answers::{Answer, Answers, Found, Leader};
 
 /// Who may be given a cached answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

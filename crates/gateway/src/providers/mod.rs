@@ -148,3 +148,17 @@ fn with_secret(request: RequestBuilder, name: &'static str, secret: &str) -> Req
 pub(crate) fn context(attempt: &Attempt) -> Context {
     Context::of(attempt)
 }
+
+/// A failure of a model that was not asked by an adapter.
+pub(crate) fn unasked(model: &crate::ModelRef, fault: crate::Fault, message: &str) -> crate::Failure {
+    crate::Failure {
+        provider: model.provider.clone(),
+        model: model.model.to_string(),
+        fault,
+        status: None,
+        message: message.to_owned(),
+        retry_after: None,
+        request_id: None,
+        delivered: false,
+    }
+}

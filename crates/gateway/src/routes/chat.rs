@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 use super::{Api, Body, Caller, OnBehalf, error};
 use crate::Error;
 use crate::chat::{ChatEvent, ChatRequest, Message, ResponseFormat, Tool, ToolChoice};
+use crate::keys::Owner;
 use crate::model::{Modality, Task};
 use crate::routing::{Call, Report};
 
@@ -58,6 +59,44 @@ pub(super) struct ChatBody {
     stream: bool,
     /// For servers of the project: for whom they ask.
     on_behalf_of: Option<OnBehalf>,
+}
+
+/// What is asked, by whom, as the gateway takes it.
+pub(super) struct Asked {
+    pub(super) task: Task,
+    pub(super) owner: Owner,
+    pub(super) request: ChatRequest,
+}
+
+impl ChatBody {
+    /// Whether the caller may ask it.
+    pub(super) fn checked(self, api: &Api, caller: &Caller) -> Result<Asked, ApiError> {
+        let task = Task::new(&self.task);
+        let Some(settings) = api.options.gateway.configuration().tasks.get(&task) else {
+            return Err(error::of(Error::UnknownTask(task)));
+        };
+        if !settings.api && caller.user.is_some() {
+            let message = format!("the task `{task}` is not for people to ask for themselves");
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "task_not_public", message)
+                .hint("GET /ai/v1/tasks lists those with `api`; the operator sets it in models.toml"));
+        }
+        if settings.modality != Modality::Chat {
+            let (wanted, asked) = (settings.modality, Modality::Chat);
+            return Err(error::of(Error::WrongModality { task, wanted, asked }));
+        }
+        let owner = caller.owner(self.on_behalf_of)?;
+        let request = ChatRequest {
+            system: self.system,
+            messages: self.messages.into_iter().map(Message::from).collect(),
+            tools: self.tools,
+            tool_choice: self.tool_choice,
+            format: self.format,
+            max_output_tokens: self.max_output_tokens,
+            temperature: self.temperature,
+            ..ChatRequest::default()
+        };
+        Ok(Asked { task, owner, request })
+    }
 }
 
 fn usual_task() -> String {
@@ -114,34 +153,16 @@ pub(super) async fn chat(
     headers: HeaderMap,
     Body(body): Body<ChatBody>,
 ) -> Result<Response, ApiError> {
-    let task = Task::new(&body.task);
+    let stream = body.stream;
     let gateway = &api.options.gateway;
-    if let Some(settings) = gateway.configuration().tasks.get(&task)
-        && !settings.api
-        && caller.user.is_some()
-    {
-        let message = format!("the task `{task}` is not for people to ask for themselves");
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "task_not_public", message)
-            .hint("GET /ai/v1/tasks lists those with `api`; the operator sets it in models.toml"));
-    }
-    let owner = caller.owner(body.on_behalf_of)?;
-    let request = ChatRequest {
-        system: body.system,
-        messages: body.messages.into_iter().map(Message::from).collect(),
-        tools: body.tools,
-        tool_choice: body.tool_choice,
-        format: body.format,
-        max_output_tokens: body.max_output_tokens,
-        temperature: body.temperature,
-        ..ChatRequest::default()
-    };
+    let Asked { task, owner, request } = body.checked(&api, &caller)?;
     let idempotency_key = headers
         .get("idempotency-key")
         .and_then(|key| key.to_str().ok())
         // Of this caller's: nobody gets another's answer by guessing it.
         .map(|key| format!("{}-{key}", owner.user.map(|id| id.to_string()).unwrap_or_default()));
     let call = Call { idempotency_key, ..Call::new(task.as_str(), owner) };
-    if body.stream {
+    if stream {
         let served = gateway.chat(&call, request).await.map_err(error::of)?;
         let headers = error::standing_headers(served.report.quota.as_ref());
         let first = event("started", &told(&served.report));
@@ -174,7 +195,6 @@ fn told(report: &Report) -> Value {
         "degraded": report.is_degraded(),
         "cached": report.cached,
         "tried": tried,
-        "modality": Modality::Chat,
     })
 }
 

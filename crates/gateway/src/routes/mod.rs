@@ -1,10 +1,11 @@
-//! The HTTP surface at `/ai/v1`: tasks and models, keys that people bring, usage, quotas, and chat.
+//! The HTTP surface at `/ai/v1`: tasks and models, keys that people bring, usage, quotas, chat, and jobs.
 //!
 //! Every route acts as its caller: a person (`authenticated`), or a server of the project (`service_role`), which may
 //! say on whose behalf it asks. The anon key alone opens nothing here, because every call costs somebody money.
 
 mod chat;
 mod error;
+mod jobs;
 mod keys;
 mod tasks;
 mod usage;
@@ -29,6 +30,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::Gateway;
+use crate::jobs::Jobs;
 use crate::keys::{Owner, PostgresKeys};
 use crate::quotas::PostgresQuotas;
 
@@ -51,6 +53,8 @@ pub struct Options {
     pub keys: PostgresKeys,
     /// Limits.
     pub quotas: PostgresQuotas,
+    /// Long work.
+    pub jobs: Jobs,
     /// Requests' database.
     pub database: Database,
     /// Tells callers.
@@ -87,6 +91,11 @@ fn described() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(usage::usage))
         .routes(routes!(usage::quotas))
         .routes(routes!(chat::chat))
+        .routes(routes!(jobs::chat))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::find, jobs::cancel))
+        .routes(routes!(jobs::retry))
+        .routes(routes!(jobs::follow))
 }
 
 /// Who asks.

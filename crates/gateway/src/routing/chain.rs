@@ -82,6 +82,14 @@ impl Chain {
         })
     }
 
+    pub(super) fn settings(&self) -> &TaskSettings {
+        &self.settings
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     pub(super) fn restart_allowed(&self) -> bool {
         self.call.restart.unwrap_or(self.settings.restart)
     }

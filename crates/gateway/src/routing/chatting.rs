@@ -6,7 +6,9 @@ use futures_util::{StreamExt as _, stream};
 use uuid::Uuid;
 
 use super::chain::{Chain, Hop};
+use super::guarding::said;
 use super::meter::Meter;
+use super::repeating::{Before, kept};
 use super::{Call, Gateway, Report, Served};
 use crate::chat::{ChatEvent, ChatRequest, ChatStream, Completion};
 use crate::error::{Error, Fault};
@@ -33,6 +35,14 @@ impl Gateway {
             Box::new(move |capabilities: &crate::capability::Capabilities| capabilities.lacks(&request))
         };
         let chain = Chain::new(Arc::clone(&self.inner), call, id, Modality::Chat, lacks)?;
+        let settings = chain.settings().clone();
+        if settings.safety.is_some() {
+            Box::pin(self.admit(call, id, Modality::Chat, &settings, &said(&request))).await?;
+        }
+        let leader = match self.before(call, id, &settings, &request, chain.deadline()).await? {
+            Before::Answered(served) => return Ok(served),
+            Before::Ask(leader) => leader,
+        };
         let asked = (request.text_len() as u64).div_ceil(4);
         let estimate = Usage {
             input_tokens: asked,
@@ -41,7 +51,7 @@ impl Gateway {
             ..Usage::default()
         };
         let meter = Meter::start(Arc::clone(&self.inner), call, id, Modality::Chat, estimate).await?;
-        let quota = meter.standing();
+        let (quota, refused) = (meter.standing(), meter.refused());
         let mut chatting = Chatting {
             chain,
             meter,
@@ -76,7 +86,9 @@ impl Gateway {
             let event = Box::pin(chatting.next()).await?;
             Some((event, chatting))
         });
-        let value = ChatStream::new(stream::iter(head.into_iter().map(Ok)).chain(rest));
+        let answer = ChatStream::new(stream::iter(head.into_iter().map(Ok)).chain(rest));
+        let answer = self.guarded(call, id, &settings, answer, refused);
+        let value = kept(leader, report.model.clone(), &settings, answer);
         Ok(Served { value, report })
     }
 

@@ -1,6 +1,7 @@
 //! What a call consumed: settled and recorded once, however it ends.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -17,6 +18,8 @@ pub(super) struct Meter {
     inner: Arc<Inner>,
     /// `None` when it has been recorded.
     open: Option<Open>,
+    /// Whether the answer was broken off by us and not by its caller.
+    refused: Arc<AtomicBool>,
 }
 
 struct Open {
@@ -36,24 +39,9 @@ impl Meter {
     ) -> Result<Self, Error> {
         let estimate = Estimate { task: call.task.clone(), modality, usage };
         let reservation = inner.quotas.reserve(&call.owner, &estimate).await?;
-        let entry = Entry {
-            id,
-            task: call.task.clone(),
-            modality,
-            owner: call.owner.clone(),
-            model: None,
-            key_id: None,
-            own_key: false,
-            usage: Usage::default(),
-            outcome: Outcome::Cancelled,
-            tried: Vec::new(),
-            latency: std::time::Duration::ZERO,
-            first_content: None,
-            cached: false,
-            provider_request_id: None,
-        };
+        let entry = blank(call, id, modality);
         let open = Open { entry, reservation, begun: Instant::now() };
-        Ok(Self { inner, open: Some(open) })
+        Ok(Self { inner, open: Some(open), refused: Arc::default() })
     }
 
     /// The model that is asked now.
@@ -63,6 +51,11 @@ impl Meter {
             open.entry.key_id = hop.attempt.key.as_ref().map(|key| key.id().to_owned());
             open.entry.own_key = hop.own_key;
         }
+    }
+
+    /// To be set before the answer is dropped for its content.
+    pub(super) fn refused(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.refused)
     }
 
     /// How the owner stands with their limits.
@@ -125,6 +118,26 @@ impl Meter {
     }
 }
 
+/// An entry of which nothing is known yet.
+pub(super) fn blank(call: &Call, id: Uuid, modality: Modality) -> Entry {
+    Entry {
+        id,
+        task: call.task.clone(),
+        modality,
+        owner: call.owner.clone(),
+        model: None,
+        key_id: None,
+        own_key: false,
+        usage: Usage::default(),
+        outcome: Outcome::Cancelled,
+        tried: Vec::new(),
+        latency: std::time::Duration::ZERO,
+        first_content: None,
+        cached: false,
+        provider_request_id: None,
+    }
+}
+
 fn labels(entry: &Entry) -> [(&'static str, String); 3] {
     let model = entry.model.as_ref();
     [
@@ -158,7 +171,10 @@ impl Open {
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        if let Some(open) = self.open.take() {
+        if let Some(mut open) = self.open.take() {
+            if self.refused.load(Ordering::Relaxed) {
+                open.entry.outcome = Outcome::Refused;
+            }
             let inner = Arc::clone(&self.inner);
             // Tracked: shutting down waits for it.
             self.inner.tasks.spawn(async move { open.close(&inner).await });

@@ -4,14 +4,16 @@ mod adapters;
 mod breaker;
 mod chain;
 mod chatting;
+mod guarding;
 mod lanes;
 mod meter;
+mod repeating;
 mod retry;
 mod serving;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -22,6 +24,7 @@ use uuid::Uuid;
 
 use self::adapters::Adapter;
 use self::lanes::Lanes;
+use crate::cache::Answers;
 use crate::capability::Protocol;
 use crate::configuration::Configuration;
 use crate::error::{Error, Failure, Fault, Tried};
@@ -30,6 +33,7 @@ use crate::ledger::Ledger;
 use crate::model::{ModelRef, ProviderName, Task};
 use crate::providers::{Attempt, Wire};
 use crate::quotas::{Quotas, Standing};
+use crate::safety::Reviews;
 
 /// Longest time for a list of models, which is also how keys are tested.
 const LISTING: Duration = Duration::from_secs(15);
@@ -118,6 +122,9 @@ struct Inner {
     keys: Arc<dyn KeySource>,
     quotas: Arc<dyn Quotas>,
     ledger: Arc<dyn Ledger>,
+    /// Where findings of the safety rules go; unset: to the metrics alone.
+    reviews: OnceLock<Arc<dyn Reviews>>,
+    answers: Answers,
     lanes: Lanes,
     /// Whether people's own base URLs may be private addresses.
     allow_private_addresses: bool,
@@ -148,6 +155,8 @@ impl Gateway {
             keys,
             quotas,
             ledger,
+            reviews: OnceLock::new(),
+            answers: Answers::default(),
             lanes: Lanes::default(),
             allow_private_addresses,
             tasks: TaskTracker::new(),
@@ -159,6 +168,13 @@ impl Gateway {
     #[must_use]
     pub fn configuration(&self) -> &Configuration {
         &self.inner.configuration
+    }
+
+    /// Puts findings of the safety rules into a queue. Only the first queue counts.
+    #[must_use]
+    pub fn with_reviews(self, reviews: Arc<dyn Reviews>) -> Self {
+        let _ = self.inner.reviews.set(reviews);
+        self
     }
 
     /// All providers, and how each does.

@@ -59,6 +59,7 @@ impl Gateway {
             Modality::Transcription,
             estimate,
             any(),
+            None,
             |transcript: &Transcript| transcript.usage,
             move |hop| {
                 let (request, attempt) = (Arc::clone(&request), hop.attempt.clone());
@@ -80,6 +81,7 @@ impl Gateway {
         if !(1..=10).contains(&request.count) {
             return invalid("ask for 1 to 10 pictures");
         }
+        let said = request.prompt.clone();
         let request = Arc::new(request);
         let estimate = Usage { images: request.count.into(), estimated: true, ..Usage::default() };
         self.serve(
@@ -87,6 +89,7 @@ impl Gateway {
             Modality::Images,
             estimate,
             any(),
+            Some(&said),
             |images: &Images| images.usage,
             move |hop| {
                 let (request, attempt) = (Arc::clone(&request), hop.attempt.clone());
@@ -117,6 +120,7 @@ impl Gateway {
             Modality::Embeddings,
             estimate,
             any(),
+            None,
             |embeddings: &Embeddings| embeddings.usage,
             move |hop| {
                 let (request, attempt) = (Arc::clone(&request), hop.attempt.clone());
@@ -145,6 +149,7 @@ impl Gateway {
             Modality::Moderation,
             Usage::default(),
             any(),
+            None,
             |found: &Moderation| found.usage,
             move |hop| {
                 let (request, attempt) = (Arc::clone(&request), hop.attempt.clone());
@@ -167,6 +172,10 @@ impl Gateway {
         let characters = request.text.chars().count() as u64;
         let estimate = Usage { characters, estimated: true, ..Usage::default() };
         let mut chain = Chain::new(Arc::clone(&self.inner), call, id, Modality::Speech, any())?;
+        if chain.settings().safety.is_some() {
+            let settings = chain.settings().clone();
+            Box::pin(self.admit(call, id, Modality::Speech, &settings, &request.text)).await?;
+        }
         let inner = Arc::clone(&self.inner);
         let mut meter = Meter::start(inner, call, id, Modality::Speech, estimate).await?;
         let quota = meter.standing();
@@ -208,6 +217,8 @@ impl Gateway {
         modality: Modality,
         estimate: Usage,
         lacks: Lacks,
+        // What a user wrote, to be judged where the task says so.
+        said: Option<&str>,
         usage: fn(&T) -> Usage,
         ask: F,
     ) -> Result<Served<T>, Error>
@@ -216,6 +227,12 @@ impl Gateway {
     {
         let id = Uuid::now_v7();
         let mut chain = Chain::new(Arc::clone(&self.inner), call, id, modality, lacks)?;
+        if let Some(said) = said
+            && chain.settings().safety.is_some()
+        {
+            let settings = chain.settings().clone();
+            Box::pin(self.admit(call, id, modality, &settings, said)).await?;
+        }
         let mut meter = Meter::start(Arc::clone(&self.inner), call, id, modality, estimate).await?;
         let quota = meter.standing();
         loop {

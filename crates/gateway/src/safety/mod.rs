@@ -15,15 +15,19 @@
 //! ```
 
 mod fence;
+mod gate;
 mod lexicon;
 mod policy;
+mod reviews;
 mod rules;
 
 use serde::{Deserialize, Serialize};
 
 pub use fence::{Fenced, fence, injections};
+pub use gate::Gate;
 pub use lexicon::Language;
 pub use policy::Policy;
+pub use reviews::{PostgresReviews, Review, Reviews};
 pub use rules::{companionless, find};
 
 use crate::Error;

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use longhouse_emulators::ai::{Options, Server};
 use longhouse_gateway::configuration::Standard;
+use longhouse_gateway::jobs::Jobs;
 use longhouse_gateway::keys::envelope::MasterKeys;
 use longhouse_gateway::keys::{PostgresKeys, StaticKeys};
 use longhouse_gateway::ledger::{LedgerOptions, PostgresLedger};
@@ -23,6 +24,7 @@ use crate::harness::{KEY, soon};
 pub(crate) struct Api {
     pub(crate) store: Store,
     pub(crate) gateway: Gateway,
+    pub(crate) jobs: Jobs,
     ledger: Arc<PostgresLedger>,
     keys: ProjectKeys,
     address: std::net::SocketAddr,
@@ -66,15 +68,17 @@ impl Api {
             gateway: gateway.clone(),
             keys,
             quotas,
+            jobs: Jobs::new(database.clone()),
             database,
             verifier: Verifier::new(&project),
             body_limit: 100_000,
         };
+        let jobs = options.jobs.clone();
         let (router, _) = routes::router(options).split_for_parts();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { store, gateway, ledger, keys: project, address, client: reqwest::Client::new() }
+        Self { store, gateway, jobs, ledger, keys: project, address, client: reqwest::Client::new() }
     }
 
     fn token(&self, who: As) -> Option<SecretString> {
@@ -102,7 +106,7 @@ impl Api {
         soon(request.send()).await.unwrap()
     }
 
-    async fn get(&self, who: As, path: &str) -> Value {
+    pub(crate) async fn get(&self, who: As, path: &str) -> Value {
         let answer = self.ask(who, Method::GET, path, None).await;
         assert_eq!(answer.status(), StatusCode::OK, "{path}");
         answer.json().await.unwrap()
@@ -214,6 +218,12 @@ async fn every_route_wants_somebody() {
         (Method::GET, "/usage".to_owned()),
         (Method::GET, "/quotas".to_owned()),
         (Method::POST, "/chat".to_owned()),
+        (Method::POST, "/jobs/chat".to_owned()),
+        (Method::GET, "/jobs".to_owned()),
+        (Method::GET, format!("/jobs/{id}")),
+        (Method::DELETE, format!("/jobs/{id}")),
+        (Method::POST, format!("/jobs/{id}/retry")),
+        (Method::GET, format!("/jobs/{id}/events")),
     ] {
         for who in [As::Nobody, As::Anon] {
             let answer = api.ask(who, method.clone(), &path, Some(json!({}))).await;

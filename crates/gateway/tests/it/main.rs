@@ -4,7 +4,9 @@
 mod api;
 mod conformance;
 mod database;
+mod guarding;
 mod harness;
+mod jobs;
 mod keys;
 mod ledger;
 mod media;
