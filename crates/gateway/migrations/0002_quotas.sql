@@ -24,6 +24,7 @@ create table quota_use (
 ) with (fillfactor = 70);
 comment on table quota_use is 'What was consumed of each limit in each period; periods begin with the hour, day or month, in UTC.';
 create index quota_use_subject on quota_use (subject, period_end);
+create index quota_use_period_end on quota_use (period_end);
 
 create table quota_holds (
   reservation uuid not null,
@@ -135,7 +136,12 @@ language sql set search_path = ''
 as $$
   with
     holds as (delete from ai.quota_holds where expires_at < p_now - interval '1 day' returning 1),
-    periods as (delete from ai.quota_use where period_end < p_now - interval '13 months' returning 1)
+    periods as (
+      -- Hours go after two days, days after three, months after a quarter; what was consumed is in the ledger.
+      delete from ai.quota_use
+      where period_end < p_now - interval '2 days' and period_end + 3 * (period_end - period_start) < p_now
+      returning 1
+    )
   select (select count(*) from holds)::integer + (select count(*) from periods)::integer
 $$;
 

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use longhouse_config::Config;
 use longhouse_database::Database;
+use longhouse_gateway::Gateway;
 use longhouse_operations::health::{About, Check, Health, Outcome, check, check_every};
 use longhouse_server::Drain;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpStream;
 use url::Url;
 
+use crate::ai_v1::AiV1;
 use crate::applications::Applications;
 use crate::build;
 use crate::offline::Emulated;
@@ -22,6 +24,7 @@ pub(crate) fn health(
     database: &Database,
     emulated: Emulated,
     applications: &Applications,
+    ai: Option<&AiV1>,
     drain: &Drain,
 ) -> Health {
     let (applications, draining) = (applications.clone(), drain.clone());
@@ -30,6 +33,9 @@ pub(crate) fn health(
         .check(storage(config.data.clone()))
         .capacity(move || applications.capacity())
         .draining(move || draining.is_draining());
+    if let Some(ai) = ai {
+        builder = builder.check(models(ai.gateway.clone(), ai.has_keys));
+    }
     if config.receptionist.enabled {
         builder = builder.check(openai(config, emulated.openai));
     }
@@ -68,6 +74,23 @@ fn storage(data: PathBuf) -> Arc<dyn Check> {
             match written.await {
                 Ok(()) => Outcome::ok(),
                 Err(error) => Outcome::failed(format!("the data folder cannot be written: {}", error.kind())),
+            }
+        }
+    })
+}
+
+/// Providers as model calls found them lately; nothing is asked for the check's sake.
+fn models(gateway: Gateway, has_keys: bool) -> Arc<dyn Check> {
+    check("models", move || {
+        let health = gateway.health();
+        async move {
+            let ill: Vec<String> = health.into_iter().filter(|of| !of.well).map(|of| of.provider).collect();
+            match (ill.is_empty(), has_keys) {
+                (true, true) => Outcome::ok(),
+                (true, false) => Outcome::ok().because("no provider's key is set"),
+                (false, _) => {
+                    Outcome::degraded(format!("failing just now: {}; other models take over", ill.join(", ")))
+                }
             }
         }
     })

@@ -18,7 +18,7 @@ use crate::platform::Platform;
 
 /// As a Supabase project has it; its migrations may say otherwise (`alter role authenticator set pgrst.…`).
 const OPTIONS: &str = r#"
-db-schemas = "public,graphql_public,ai"
+db-schemas = "public,graphql_public"
 db-extra-search-path = "public,extensions"
 db-anon-role = "anon"
 db-max-rows = 1000
@@ -37,11 +37,16 @@ pub(crate) struct RestV1 {
 impl RestV1 {
     /// Loads the schema cache and listens for changes.
     pub(crate) async fn start(config: &Config, platform: &Platform) -> miette::Result<Self> {
+        // People see their own rows of the gateway's records.
+        let options = match config.gateway.enabled {
+            true => OPTIONS.replace("graphql_public", "graphql_public,ai"),
+            false => OPTIONS.to_owned(),
+        };
         let reloader = Reloader::start(ReloadOptions {
             database: platform.requests.clone(),
             channel: Some("pgrst".into()),
             signals: false,
-            source: Source::Project(Settings::parse(OPTIONS).into_diagnostic()?),
+            source: Source::Project(Settings::parse(&options).into_diagnostic()?),
         })
         .await
         .into_diagnostic()

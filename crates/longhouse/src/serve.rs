@@ -118,10 +118,6 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
     let drain = Drain::new();
     let applications = Applications::start(config, &keys, &platform.database, &drain)?;
     let rest = Box::pin(RestV1::start(config, &platform)).await?;
-    let health = checks::health(config, &platform.database, emulated, &applications, &drain);
-    if let Some(version) = &platform.migration_version {
-        health.set_migration_version(version.clone());
-    }
     let (ring, following) = follow_keys(config, &keys, &platform).await?;
     let verifier = Verifier::of(&keys, &ring);
     let address = reachable(listener.local_addr());
@@ -130,6 +126,10 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
     let storage = storage_v1::start(config, &platform.database, &keys, verifier.clone(), &drain).await?;
     let realtime = realtime_v1::start(config, &platform, verifier.clone(), &drain).await?;
     let ai = ai_v1::start(config, emulated, &platform.database, verifier.clone()).await?;
+    let health = checks::health(config, &platform.database, emulated, &applications, ai.as_ref(), &drain);
+    if let Some(version) = &platform.migration_version {
+        health.set_migration_version(version.clone());
+    }
     let services = Services {
         applications: &applications,
         rest: &rest,

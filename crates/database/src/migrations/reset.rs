@@ -12,6 +12,7 @@ use super::source::Source;
 pub(super) const PLATFORM_SCHEMAS: &[&str] = &[
     "_analytics",
     "_realtime",
+    "ai_archive",
     "auth",
     "cron",
     "extensions",

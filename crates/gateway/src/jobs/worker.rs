@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -151,8 +152,9 @@ impl Workers {
 impl Worker {
     async fn work(self) {
         let kinds: Vec<&str> = self.works.keys().copied().collect();
+        let mut tidied = None;
         loop {
-            match self.claim(&kinds).await {
+            match self.claim(&kinds, &mut tidied).await {
                 Ok(Some(job)) => {
                     // A task of its own, so that a panic ends one job and not the worker.
                     let (worker, id) = (self.clone(), job.id);
@@ -187,15 +189,22 @@ impl Worker {
         }
     }
 
-    async fn claim(&self, kinds: &[&str]) -> Result<Option<Job>, longhouse_database::Error> {
+    /// A job, if one is due. Now and then it looks after those that nobody works on any more.
+    async fn claim(
+        &self,
+        kinds: &[&str],
+        tidied: &mut Option<Instant>,
+    ) -> Result<Option<Job>, longhouse_database::Error> {
         let acting = self.jobs.database.as_role(&self.jobs.claims);
         let lease = self.options.lease.as_secs_f64();
         if let Some(row) = acting.query_opt(CLAIM, &[&self.id, &lease, &kinds]).await? {
             return Ok(Some(Job::of(&row)));
         }
-        // Idle: time to tidy up.
-        acting.execute(BURY, &[]).await?;
-        acting.execute(FORGET, &[&KEPT_DAYS]).await?;
+        if tidied.is_none_or(|at| at.elapsed() >= self.options.lease) {
+            *tidied = Some(Instant::now());
+            acting.execute(BURY, &[]).await?;
+            acting.execute(FORGET, &[&KEPT_DAYS]).await?;
+        }
         Ok(None)
     }
 
@@ -240,14 +249,14 @@ impl Worker {
     /// Keeps the lease until it is lost or the job cancelled.
     async fn renew(&self, id: Uuid, progress: watch::Receiver<(f32, String)>) -> Ended {
         let lease = self.options.lease.as_secs_f64();
-        let mut kept = tokio::time::Instant::now();
+        let mut kept = Instant::now();
         loop {
             tokio::time::sleep(self.options.renew).await;
             let (done, message) = progress.borrow().clone();
             let acting = self.jobs.database.as_role(&self.jobs.claims);
             match acting.query_opt(RENEW, &[&id, &self.id, &lease, &done, &message]).await {
                 Ok(Some(row)) if row.get(0) => return Ended::Cancelled,
-                Ok(Some(_)) => kept = tokio::time::Instant::now(),
+                Ok(Some(_)) => kept = Instant::now(),
                 Ok(None) => return Ended::Lost,
                 // Another server may have it by now.
                 Err(_) if kept.elapsed() > self.options.lease => return Ended::Lost,
