@@ -35,6 +35,7 @@ pub use store::AGENT_ROLE;
 pub const MIGRATIONS: &[Embedded] = &[
     Embedded { version: "0001", name: "foundation", sql: include_str!("../migrations/0001_foundation.sql") },
     Embedded { version: "0002", name: "booking", sql: include_str!("../migrations/0002_booking.sql") },
+    Embedded { version: "0003", name: "people", sql: include_str!("../migrations/0003_people.sql") },
 ];
 
 /// Before the drain deadline by this much, calls that found no quiet moment are handed over all the same.

@@ -11,6 +11,7 @@ mod journal;
 mod knowledge;
 mod outage;
 mod passthrough;
+mod people;
 mod permissions;
 mod tools;
 mod upstream;

@@ -2,7 +2,7 @@
 
 use longhouse_database::{Claims, Database, Error, ServiceReason};
 use longhouse_receptionist::AGENT_ROLE;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::harness::{NUMBER, Setup, TestApp};
@@ -107,7 +107,9 @@ impl World {
                    starts_at, ends_at, blocked_until, status, source) values ('{appointment}', '{a}', '{person}', '{service}',
                    'Massage', 'Kim', '2030-02-04 10:00Z', '2030-02-04 11:00Z', '2030-02-04 11:00Z', 'booked', 'dashboard');
                  insert into receptionist.caller_proofs values ('{call}', '{appointment}', '{a}');
-                 insert into receptionist.calendar_feeds (tenant_id, token_hash) values ('{a}', sha256('x'));"
+                 insert into receptionist.calendar_feeds (tenant_id, token_hash) values ('{a}', sha256('x'));
+                 insert into receptionist.invitations (tenant_id, email, role, token_hash)
+                   values ('{a}', 'm@example.com', 'AGENT', sha256('m'));"
             ))
             .await
             .unwrap();
@@ -240,6 +242,16 @@ impl World {
             "calendar_feeds" => {
                 (of_a(), format!("(tenant_id, token_hash) values ('{a}', sha256('y'))"), "staff_id = null")
             }
+            "invitations" => (
+                of_a(),
+                format!("(tenant_id, email, role, token_hash) values ('{a}', 'n@example.com', 'AGENT', sha256('n'))"),
+                "expires_at = now()",
+            ),
+            "audit_log" => (
+                of_a(),
+                format!("(tenant_id, actor_role, action, entity) values ('{a}', 'x', 'insert', 'x')"),
+                "entity = 'x'",
+            ),
             other => panic!("say here how {other} is reached"),
         };
         match operation {
@@ -337,6 +349,14 @@ calendar_feeds select   x     -     -     y     y     y     -     x     x     x 
 calendar_feeds insert   x     x     x     x     x     x     x     x     x     x     y
 calendar_feeds update   x     x     x     x     x     x     x     x     x     x     y
 calendar_feeds delete   x     -     -     -     y     y     -     x     x     x     y
+invitations select   x     -     -     -     y     y     -     x     x     x     y
+invitations insert   x     x     x     x     x     x     x     x     x     x     y
+invitations update   x     x     x     x     x     x     x     x     x     x     y
+invitations delete   x     -     -     -     y     y     -     x     x     x     y
+audit_log select   x     -     -     -     y     y     -     x     x     x     y
+audit_log insert   x     x     x     x     x     x     x     x     x     x     y
+audit_log update   x     x     x     x     x     x     x     x     x     x     y
+audit_log delete   x     x     x     x     x     x     x     x     x     x     y
 ";
 
 async fn outcome(database: &Database, claims: Option<&Claims>, sql: &str) -> char {
@@ -397,6 +417,40 @@ async fn every_table_is_open_to_exactly_whom_it_should_be() {
         (EXPECTED.trim().lines().count() - 1) * actors.len(),
         "EXPECTED names a table that is gone"
     );
+}
+
+/// Who runs the deployment sees what a viewer sees, and changes as little; a user who says so is nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn site_admins_look_and_do_not_touch() {
+    let world = World::new().await;
+    let claims = |place: &str, value: Value| {
+        let mut claims = Map::new();
+        claims.insert("sub".into(), Value::from(world.stranger.to_string()));
+        claims.insert(place.into(), value);
+        Claims::new("authenticated", claims)
+    };
+    let admin = claims("app_metadata", json!({ "site_admin": true }));
+    let pretenders = [
+        claims("user_metadata", json!({ "site_admin": true })),
+        claims("app_metadata", json!({ "site_admin": "true" })),
+        claims("app_metadata", json!({ "site_admin": false })),
+        claims("site_admin", json!(true)),
+        claims("app_metadata", json!(["site_admin"])),
+    ];
+    for row in EXPECTED.lines().map(|row| row.split_whitespace().collect::<Vec<_>>()) {
+        let [table, operation, _, stranger, viewer, ..] = row[..] else { continue };
+        if !matches!(operation, "select" | "insert" | "update" | "delete") {
+            continue;
+        }
+        let sql = world.attempt(table, operation);
+        let expected = if (table, operation) == ("audit_log", "select") { "y" } else { viewer };
+        let found = outcome(world.database(), Some(&admin), &sql).await.to_string();
+        assert_eq!(found, expected, "a site admin: {operation} {table}");
+        for pretender in &pretenders {
+            let found = outcome(world.database(), Some(pretender), &sql).await.to_string();
+            assert_eq!(found, stranger, "{pretender:?}: {operation} {table}");
+        }
+    }
 }
 
 /// Nothing in the schema is unprotected, now or when somebody adds to it.
