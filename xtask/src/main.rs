@@ -8,6 +8,7 @@ mod process;
 mod run;
 mod setup;
 mod test_cluster;
+mod web;
 mod workspace;
 
 use std::process::ExitCode;

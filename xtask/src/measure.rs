@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::setup::{self, Purpose};
 use crate::workspace::Metadata;
-use crate::{Error, process};
+use crate::{Error, process, web};
 
 const PACKAGE: &str = "longhouse-benches";
 /// Names the program to measure, for every benchmark.
@@ -51,6 +51,8 @@ fn run_program(kind: &str, area: &str, arguments: &[String]) -> Result<PathBuf, 
 
 /// Builds what is shipped, and says where it is.
 fn build(metadata: &Metadata) -> Result<PathBuf, Error> {
+    setup::ensure(Purpose::Dev)?;
+    web::build()?;
     let words = ["build", "--profile", "dist", "--locked", "--package", "longhouse"];
     process::run(process::cargo().args(words))?;
     Ok(metadata.target_directory.join("dist/longhouse"))

@@ -5,16 +5,24 @@ use std::process::Command;
 
 use crate::setup::{self, Purpose};
 use crate::workspace::Metadata;
-use crate::{Error, process, test_cluster};
+use crate::{Error, process, test_cluster, web};
+
+/// Has a server of this machine alone make somebody who can sign in to the Studio.
+const LOCAL_OPERATOR: &str = "LONGHOUSE_STUDIO__LOCAL_OPERATOR";
 
 /// Builds Longhouse and becomes it.
 pub(crate) fn dev(arguments: &[String]) -> Result<(), Error> {
     setup::ensure(Purpose::Dev)?;
+    web::build()?;
     process::run(process::cargo().args(["build", "--package", "longhouse"]))?;
     let binary = Metadata::read()?.target_directory.join("debug/longhouse");
     // This process becomes the server, as Cargo became this one: signals reach it and its exit code is ours,
     // with nobody in between to forward either.
-    let source = Command::new(&binary).arg("serve").args(arguments).exec();
+    let mut command = Command::new(&binary);
+    if std::env::var_os(LOCAL_OPERATOR).is_none() {
+        command.env(LOCAL_OPERATOR, "true");
+    }
+    let source = command.arg("serve").args(arguments).exec();
     Err(Error::Start { program: binary.display().to_string(), source })
 }
 
@@ -29,6 +37,7 @@ pub(crate) fn test(filters: &[String]) -> Result<(), Error> {
     setup::ensure(Purpose::Test)?;
     let target = Metadata::read()?.target_directory;
     if needs_binary(filters) {
+        web::build()?;
         // The end-to-end tests start the binary, which their package cannot depend on.
         process::run(process::cargo().args(["build", "--package", "longhouse"]))?;
         setup::clients::install(&target)?;

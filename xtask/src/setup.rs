@@ -6,6 +6,7 @@ use std::process::Command;
 use crate::{Error, process};
 
 pub(crate) mod clients;
+pub(crate) mod npm;
 
 /// What the set-up is for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,8 +80,8 @@ const NEEDS: &[Need] = &[
     },
     Need {
         name: "npm",
-        why: "installs the JavaScript clients that tests run, and their Node.js",
-        since: Purpose::Test,
+        why: "installs what the Studio's pages are made of and the clients that tests run, and their Node.js",
+        since: Purpose::Dev,
         found: |places| places.has("npm"),
         source: Source::Packages { debian: "npm", homebrew: "node" },
     },
@@ -337,6 +338,6 @@ mod tests {
     fn dev_needs_neither_browser_nor_test_runner() {
         let dev: Vec<_> =
             NEEDS.iter().filter(|need| need.since <= Purpose::Dev).map(|need| need.name).collect();
-        assert_eq!(dev, ["Postgres 14 or later", "espeak-ng"]);
+        assert_eq!(dev, ["Postgres 14 or later", "espeak-ng", "npm"]);
     }
 }

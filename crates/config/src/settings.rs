@@ -32,6 +32,8 @@ pub struct Config {
     pub realtime: Realtime,
     /// `[gateway]`: model calls.
     pub gateway: Gateway,
+    /// `[studio]`
+    pub studio: Studio,
     /// `[openai]`
     pub openai: OpenAi,
     /// `[twilio]`
@@ -324,6 +326,16 @@ pub struct Storage {
     pub s3_protocol_secret_access_key: Option<SecretString>,
 }
 
+/// `[studio]`: the pages at `/studio`, and who may use them.
+#[derive(Debug, Clone)]
+pub struct Studio {
+    /// Whether they are served. Default true. A hosted project has its own.
+    pub enabled: bool,
+    /// Whether a server that only this machine reaches makes itself an operator's account. Default false;
+    /// `cargo xtask dev` sets it.
+    pub local_operator: bool,
+}
+
 /// `[realtime]`: the service at `/realtime/v1`, its bounds, and how servers of one project reach each other.
 #[derive(Debug, Clone)]
 pub struct Realtime {
@@ -454,6 +466,7 @@ impl Default for Config {
             storage: Storage::default(),
             realtime: Realtime::default(),
             gateway: Gateway::default(),
+            studio: Studio::default(),
             openai: OpenAi::default(),
             twilio: Twilio {
                 account_sid: None,
@@ -590,6 +603,12 @@ impl Default for Storage {
             s3_protocol_access_key_id: None,
             s3_protocol_secret_access_key: None,
         }
+    }
+}
+
+impl Default for Studio {
+    fn default() -> Self {
+        Self { enabled: true, local_operator: false }
     }
 }
 

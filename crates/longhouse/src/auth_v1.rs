@@ -66,7 +66,7 @@ fn options(config: &Config, address: SocketAddr) -> AuthOptions {
     let alone =
         mail.smtp_host.is_none() && config.server.host.is_loopback() && config.server.public_url.is_none();
     AuthOptions {
-        redirect_allow_list: auth.redirect_urls.clone(),
+        redirect_allow_list: redirects(config, address, &public),
         disable_signup: auth.disable_signup,
         token_expiry: auth.token_expiry,
         email: EmailOptions {
@@ -135,6 +135,22 @@ fn options(config: &Config, address: SocketAddr) -> AuthOptions {
         allow_private_addresses: auth.allow_private_addresses,
         ..AuthOptions::new(external, auth.site_url.clone())
     }
+}
+
+/// Where links in mails may lead: where the settings say, and to the Studio, by whichever name of this machine somebody
+/// has opened it.
+fn redirects(config: &Config, address: SocketAddr, public: &Url) -> Vec<String> {
+    let mut allowed = config.auth.redirect_urls.clone();
+    if config.studio.enabled {
+        let mut origins = vec![public.origin().ascii_serialization()];
+        if config.server.public_url.is_none() && address.ip().is_loopback() {
+            origins.push(format!("http://localhost:{}", address.port()));
+        }
+        allowed.extend(
+            origins.iter().flat_map(|origin| ["/studio", "/studio/**"].map(|path| format!("{origin}{path}"))),
+        );
+    }
+    allowed
 }
 
 fn providers(config: &Config) -> impl Iterator<Item = (String, ProviderOptions)> {

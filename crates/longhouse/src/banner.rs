@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::io::{IsTerminal, stdout};
 
+#[cfg(test)]
+use crate::run_state::LocalOperator;
 use crate::run_state::RunState;
 
 /// Whether secrets are printed in full.
@@ -35,7 +37,6 @@ impl Secrets {
 
 /// The table that users of `supabase status` know.
 pub(crate) fn table(state: &RunState, secrets: Secrets) -> String {
-    let not_yet = || "(not served yet)".to_owned();
     let database_url = match (secrets, state.database_url.split_once('@')) {
         (Secrets::Masked, Some((login, rest))) => {
             let scheme_and_user = login.rsplit_once(':').map_or(login, |(start, _)| start);
@@ -43,10 +44,14 @@ pub(crate) fn table(state: &RunState, secrets: Secrets) -> String {
         }
         _ => state.database_url.clone(),
     };
+    let sign_in = state.operator.as_ref().map_or_else(String::new, |operator| {
+        format!("{}   password: {}", operator.email, secrets.render(&operator.password))
+    });
     let rows = [
         ("API URL", state.api_url.clone()),
         ("DB URL", database_url),
-        ("Studio URL", state.studio_url.clone().unwrap_or_else(not_yet)),
+        ("Studio URL", state.studio_url.clone().unwrap_or_default()),
+        ("Studio sign-in", sign_in),
         // With a mail server there is none.
         ("Mailbox URL", state.mailbox_url.clone().unwrap_or_default()),
         ("Publishable key", state.publishable_key.clone()),
@@ -99,7 +104,11 @@ pub(crate) mod tests {
             version: "0.1.0".into(),
             api_url: "http://127.0.0.1:54321".into(),
             database_url: "postgres://postgres:planted-db-password@127.0.0.1:54322/postgres".into(),
-            studio_url: None,
+            studio_url: Some("http://127.0.0.1:54321/studio".into()),
+            operator: Some(LocalOperator {
+                email: "operator@longhouse.local".into(),
+                password: "zzzz-planted-password".into(),
+            }),
             mailbox_url: None,
             anon_key: "anon-jwt".into(),
             service_role_key: "eyJ-planted-service-role".into(),
@@ -130,9 +139,13 @@ pub(crate) mod tests {
     #[test]
     fn people_get_all_of_them() {
         let text = table(&state(), Secrets::Shown);
-        for part in
-            ["planted-db-password", "planted-service-role", "planted-secret-key", "planted-jwt-secret"]
-        {
+        for part in [
+            "planted-db-password",
+            "planted-service-role",
+            "planted-secret-key",
+            "planted-jwt-secret",
+            "operator@longhouse.local   password: zzzz-planted-password",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("planted-twilio-token"));

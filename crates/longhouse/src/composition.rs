@@ -17,6 +17,7 @@ use longhouse_operations::metrics::Metrics;
 use longhouse_realtime::Realtime;
 use longhouse_server::{ApiError, Stack};
 use longhouse_storage::Storage;
+use longhouse_studio::Studio;
 use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -32,6 +33,7 @@ pub(crate) struct Services<'a> {
     pub(crate) storage: Option<&'a Storage>,
     pub(crate) realtime: Option<&'a Realtime>,
     pub(crate) ai: Option<&'a longhouse_gateway::routes::Options>,
+    pub(crate) studio: Option<&'a Studio>,
 }
 
 /// Every route behind every layer.
@@ -42,13 +44,14 @@ pub(crate) fn router(
     metrics: &Metrics,
     verifier: &Verifier,
 ) -> Router {
-    let Services { applications, rest, auth, storage, realtime, ai } = *services;
+    let Services { applications, rest, auth, storage, realtime, ai, studio } = *services;
     let metrics = metrics
         .router()
         .layer(from_fn_with_state((verifier.clone(), behind_proxy(config)), local_or_service));
     let ai = ai.map_or_else(OpenApiRouter::new, |options| longhouse_gateway::routes::router(options.clone()));
-    let (router, document) =
-        described(health).merge(applications.router()).merge(ai).merge(metrics).split_for_parts();
+    let studio = studio.map_or_else(OpenApiRouter::new, Studio::router);
+    let own = described(health).merge(applications.router()).merge(ai).merge(metrics).merge(studio);
+    let (router, document) = own.split_for_parts();
     let document = document.to_json().expect("an OpenAPI document is JSON");
     let serve_document = get(move || async move { ([(CONTENT_TYPE, "application/json")], document.clone()) });
     let mut router = router
@@ -67,7 +70,10 @@ pub(crate) fn router(
         router = router.nest(realtime_v1::PATH, realtime.router());
     }
     let mut stack =
-        Stack::new(&config.server).streaming(storage_v1::PATH).streaming(longhouse_gateway::routes::PATH);
+        Stack::new(&config.server)
+            .streaming(storage_v1::PATH)
+            .streaming(longhouse_gateway::routes::PATH)
+            .streaming(longhouse_studio::STREAMING);
     for probe in PROBES {
         stack = stack.probe(probe);
     }

@@ -27,6 +27,8 @@ mod status;
 mod stop;
 mod storage;
 mod storage_v1;
+mod studio;
+mod studio_command;
 
 use std::process::ExitCode;
 
@@ -64,6 +66,8 @@ enum Command {
     Db(db::DbArgs),
     /// Files: compare rows with bytes
     Storage(storage::StorageArgs),
+    /// Who may use the Studio: grant, revoke, operators
+    Studio(studio_command::StudioArgs),
     /// API keys, and the keys that tokens are signed with: list, create-api-key, create, rotate, revoke
     Keys(keys_command::KeysArgs),
     /// Phone a deployment and print the conversation
@@ -105,6 +109,7 @@ async fn run(command: Command) -> miette::Result<ExitCode> {
         Command::Rest(args) => Box::pin(rest::run(args)).await,
         Command::Db(args) => Box::pin(db::run(args)).await.map(|()| ExitCode::SUCCESS),
         Command::Storage(args) => Box::pin(storage::run(args)).await,
+        Command::Studio(args) => Box::pin(studio_command::run(args)).await,
         Command::Keys(args) => Box::pin(keys_command::run(args)).await,
         Command::Call(args) => Box::pin(call::run(*args)).await.map(|()| ExitCode::SUCCESS),
         Command::Emulate(args) => emulate::run(args).await,

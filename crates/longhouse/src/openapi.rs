@@ -17,6 +17,7 @@ pub(crate) fn run(_: OpenapiArgs) -> miette::Result<ExitCode> {
     let mut document = composition::described(&health).into_openapi();
     document.merge(longhouse_receptionist::openapi());
     document.merge(longhouse_gateway::routes::openapi());
+    document.merge(longhouse_studio::openapi());
     println!("{}", document.to_pretty_json().into_diagnostic()?);
     Ok(ExitCode::SUCCESS)
 }

@@ -37,7 +37,8 @@ pub(crate) struct RestArgs {
 
 pub(crate) async fn run(args: RestArgs) -> miette::Result<ExitCode> {
     let (options, _) = Standalone::load(args.config.as_deref(), std::env::vars()).into_diagnostic()?;
-    logs::init(&Log { filter: filter(options.log_level).into(), format: LogFormat::Auto })
+    // Nobody looks at this server's latest entries.
+    let _ = logs::init(&Log { filter: filter(options.log_level).into(), format: LogFormat::Auto })
         .into_diagnostic()?;
     // Before the database is waited for, so that a busy port is told at once.
     let listener = Listener::bind(address("server-host", &options.host, options.port).await?).await;

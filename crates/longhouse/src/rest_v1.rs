@@ -54,6 +54,12 @@ impl RestV1 {
         Ok(Self { reloader, database: platform.database.clone(), place: place(config) })
     }
 
+    /// Tells which schemas it serves, now and later.
+    pub(crate) fn exposed_schemas(&self) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
+        let current = self.reloader.current();
+        Arc::new(move || current.borrow().config.schemas.clone())
+    }
+
     /// The API, to be nested at [`PATH`].
     pub(crate) fn router(&self, verifier: Verifier) -> Router {
         RestApi::new(self.database.clone(), self.reloader.cache(), self.reloader.current(), by_key(verifier))

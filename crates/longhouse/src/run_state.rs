@@ -8,6 +8,14 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde::{Deserialize, Serialize};
 
+/// The account that a local server made for whoever works at this machine.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct LocalOperator {
+    pub(crate) email: String,
+    /// As it was made: its owner may have changed it since.
+    pub(crate) password: String,
+}
+
 /// Addresses and keys of a running server.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct RunState {
@@ -23,8 +31,10 @@ pub(crate) struct RunState {
     pub(crate) api_url: String,
     /// Of the migration owner; without its password when the database is not managed here.
     pub(crate) database_url: String,
-    /// Where the Studio is served, once it is.
+    /// Where the Studio is served, unless it is switched off.
     pub(crate) studio_url: Option<String>,
+    /// Who can sign in there, if this server made somebody.
+    pub(crate) operator: Option<LocalOperator>,
     /// Where mail that was not really sent can be read, once it can.
     pub(crate) mailbox_url: Option<String>,
     /// JWT of role `anon`.

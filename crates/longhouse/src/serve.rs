@@ -14,9 +14,10 @@ use longhouse_database::cluster::Cluster;
 use longhouse_emulators::openai;
 use longhouse_identity::service::Signer;
 use longhouse_identity::{External, KeyRing, ProjectKeys, Verifier};
-use longhouse_operations::logs;
+use longhouse_operations::logs::{self, RecentLogs};
 use longhouse_operations::metrics::Metrics;
 use longhouse_server::{Drain, Listener};
+use longhouse_studio::Options;
 use miette::IntoDiagnostic;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::ExposeSecret;
@@ -35,7 +36,7 @@ use crate::run_state::{RunState, process_start};
 use crate::settings::{ServerArgs, SettingsArgs};
 use crate::signals::Signals;
 use crate::storage_v1::{self, StorageV1};
-use crate::{auth_v1, build, checks, composition, emulate};
+use crate::{auth_v1, build, checks, composition, emulate, studio};
 
 /// Exit code of a process that a second signal ended, as shells report an interrupt.
 const INTERRUPTED: u8 = 130;
@@ -54,7 +55,7 @@ pub(crate) struct ServeArgs {
 pub(crate) async fn run(args: ServeArgs) -> miette::Result<ExitCode> {
     let started = Instant::now();
     let mut config = args.settings.load_with(&args.server)?.config;
-    logs::init(&config.log).into_diagnostic()?;
+    let recent = logs::init(&config.log).into_diagnostic()?;
     make_private(&config.data)?;
     if let Some(other) = RunState::of_running(&config.data)? {
         return Err(miette::miette!(
@@ -67,7 +68,7 @@ pub(crate) async fn run(args: ServeArgs) -> miette::Result<ExitCode> {
     raise_open_files();
     let mut signals = Signals::new()?;
     let running = tokio::select! {
-        running = Box::pin(start(&mut config, started)) => running?,
+        running = Box::pin(start(&mut config, started, recent)) => running?,
         // While it starts there is nobody to drain; a database left running is adopted by the next start.
         () = signals.next() => return Ok(ExitCode::from(INTERRUPTED)),
     };
@@ -98,7 +99,7 @@ struct Running {
     ai: Option<AiV1>,
 }
 
-async fn start(config: &mut Config, started: Instant) -> miette::Result<Running> {
+async fn start(config: &mut Config, started: Instant, recent: RecentLogs) -> miette::Result<Running> {
     // Before anything that takes time, so that a busy port is told at once.
     let listener =
         Listener::bind(SocketAddr::new(config.server.host, config.server.port)).await.into_diagnostic()?;
@@ -130,6 +131,25 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
     if let Some(version) = &platform.migration_version {
         health.set_migration_version(version.clone());
     }
+    let studio = studio::start(config, auth.as_ref(), |auth| Options {
+        database: platform.database.clone(),
+        verifier: verifier.clone(),
+        health: health.clone(),
+        logs: recent,
+        version: build::VERSION,
+        public_url: config.server.public_url.clone(),
+        exposed_schemas: rest.exposed_schemas(),
+        publishable_key: keys.publishable_key.expose_secret().to_owned(),
+        anon_key: keys.anon_key.expose_secret().to_owned(),
+        service_key: keys.service_role_key.clone(),
+        auth: auth.router(),
+        storage: storage.as_ref().map(|running| running.storage.router()),
+        mailbox: auth_v1::has_mailbox(config).then(|| auth.mailbox_router()),
+    });
+    let operator = match &studio {
+        Some(studio) => studio::prepare(config, &platform.database, studio, auth.as_ref(), &keys).await?,
+        None => None,
+    };
     let services = Services {
         applications: &applications,
         rest: &rest,
@@ -137,12 +157,15 @@ async fn start(config: &mut Config, started: Instant) -> miette::Result<Running>
         storage: storage.as_ref().map(|running| &running.storage),
         realtime: realtime.as_ref().map(|running| &running.realtime),
         ai: ai.as_ref().map(|running| &running.routes),
+        studio: studio.as_ref(),
     };
     let router = composition::router(config, &services, &health, &metrics, &verifier);
     let mut state = run_state(config, &keys, &platform, emulated, listener.local_addr());
     if ai.as_ref().is_some_and(|ai| !ai.has_keys) && config.offline != Offline::Never {
         state.emulated.push("model calls (by the provider `offline`)".to_owned());
     }
+    state.studio_url = studio.is_some().then(|| format!("{}/studio", state.api_url));
+    state.operator = operator;
     state.write(&config.data)?;
 
     let upkeep = metrics.spawn_upkeep();
@@ -262,6 +285,7 @@ fn run_state(
         api_url: format!("http://{}", reachable(address)),
         database_url: platform.shown_url.clone(),
         studio_url: None,
+        operator: None,
         mailbox_url: auth_v1::has_mailbox(config).then(|| format!("http://{}/mailbox", reachable(address))),
         anon_key: text(&keys.anon_key),
         service_role_key: text(&keys.service_role_key),

@@ -68,6 +68,8 @@ fn document(state: &RunState, health: &Value) -> Value {
         "API_URL": state.api_url,
         "DB_URL": state.database_url,
         "STUDIO_URL": state.studio_url,
+        "STUDIO_EMAIL": state.operator.as_ref().map(|operator| &operator.email),
+        "STUDIO_PASSWORD": state.operator.as_ref().map(|operator| &operator.password),
         "MAILPIT_URL": state.mailbox_url,
         "INBUCKET_URL": state.mailbox_url,
         "PUBLISHABLE_KEY": state.publishable_key,

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio_postgres::{Client, NoTls};
 
 /// `longhouse`, as `cargo xtask test` has built it beside this test.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let program = test.ancestors().nth(2).unwrap().join("longhouse");
     assert!(program.exists(), "{} is missing: run `cargo build -p longhouse` first", program.display());
@@ -142,6 +142,13 @@ impl Server {
     /// An address, key or secret that the server tells the other commands.
     pub(crate) fn fact(&self, name: &str) -> String {
         self.run_state()[name].as_str().unwrap().to_owned()
+    }
+
+    /// Address and password of the account that the server made for itself.
+    pub(crate) fn operator(&self) -> (String, String) {
+        let operator = &self.run_state()["operator"];
+        let text = |name: &str| operator[name].as_str().unwrap().to_owned();
+        (text("email"), text("password"))
     }
 
     /// A call to the demonstration's number.

@@ -8,4 +8,5 @@ mod moving;
 mod realtime;
 mod rest;
 mod storage;
+mod studio;
 mod survival;

@@ -26,6 +26,7 @@ const PLACES: &[(&str, Place)] = &[
     ("longhouse-storage", Layer(2)),
     ("longhouse-realtime", Layer(2)),
     ("longhouse-gateway", Layer(3)),
+    ("longhouse-studio", Layer(3)),
     ("longhouse-voice", Layer(4)),
     ("longhouse-npc", Layer(5)),
     ("longhouse-stories", Layer(5)),

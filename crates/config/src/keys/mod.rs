@@ -52,6 +52,7 @@ pub(crate) const SECTIONS: &[(&str, &str)] = &[
     ("storage", "Files: the service at `/storage/v1`, and where it keeps bytes."),
     ("realtime", "Channels: the service at `/realtime/v1`, its bounds, and other servers of the project."),
     ("gateway", "Model calls: the service at `/ai/v1` (see models.md)."),
+    ("studio", "The pages at `/studio`, and who may use them."),
     ("openai", "Speech-to-speech and transcription."),
     ("twilio", "Phone calls."),
     ("receptionist", "The phone receptionist."),
@@ -686,6 +687,13 @@ pub(crate) static KEYS: &[Key] = &[
         Flag,
         [],
         "Whether servers that people name with their keys may be on private addresses; for development."
+    ),
+    key!(studio.enabled, Flag, [], "Whether they are served. A hosted project has its own."),
+    key!(
+        studio.local_operator,
+        Flag,
+        [],
+        "Whether a server that only this machine reaches makes an operator's account for itself, and keeps its password in `operator.json` of the data folder. `cargo xtask dev` sets it."
     ),
     key!(
         openai.api_key,

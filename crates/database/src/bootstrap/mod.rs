@@ -46,6 +46,7 @@ const PARTS: &[Part] = &[
     Part { name: "storage", version: 2, sql: include_str!("sql/storage.sql"), hosted: false },
     Part { name: "realtime", version: 2, sql: include_str!("sql/realtime.sql"), hosted: false },
     Part { name: "rest", version: 1, sql: include_str!("sql/rest.sql"), hosted: false },
+    Part { name: "studio", version: 1, sql: include_str!("sql/studio.sql"), hosted: false },
 ];
 
 /// The part that `create database … template` does not copy.

@@ -3,6 +3,8 @@
 //! The rule is that secrets are never passed to the log. Redaction here is the net below the rope: it removes
 //! what looks like a token, a key or a password from every line, whoever wrote it.
 
+mod recent;
+
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::sync::LazyLock;
@@ -14,13 +16,15 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+pub use recent::{Level, LogEntry, RecentLogs};
+
 use crate::Error;
 
-/// Sends `tracing` events to standard error from now on.
+/// Sends `tracing` events to standard error from now on, and keeps the latest.
 ///
 /// # Errors
 /// The filter does not parse, or logs are already set up.
-pub fn init(settings: &Log) -> Result<(), Error> {
+pub fn init(settings: &Log) -> Result<RecentLogs, Error> {
     // Postgres' notices ("already exists, skipping") are for those who ask for them. To s3s every refusal is an error,
     // and at `debug` it writes whole requests, session tokens included.
     let filter = EnvFilter::try_new(format!("tokio_postgres=warn,s3s=off,{}", settings.filter))
@@ -31,14 +35,16 @@ pub fn init(settings: &Log) -> Result<(), Error> {
         LogFormat::Text => false,
         LogFormat::Auto => !terminal,
     };
-    let registry = tracing_subscriber::registry().with(filter);
+    let recent = RecentLogs::default();
+    let registry = tracing_subscriber::registry().with(filter).with(recent.layer());
     let layer = tracing_subscriber::fmt::layer().with_writer(Redacting);
     if json {
         registry.with(layer.json().flatten_event(true).with_span_list(false)).try_init()
     } else {
         registry.with(layer.with_ansi(terminal)).try_init()
     }
-    .map_err(|_| Error::LogsTwice)
+    .map_err(|_| Error::LogsTwice)?;
+    Ok(recent)
 }
 
 /// Removes what looks like a secret: JWTs, provider and project keys, bearer tokens, passwords in URLs, and
