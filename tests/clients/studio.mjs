@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { createClient } from '@supabase/supabase-js'
 import { project, variable } from './browser.mjs'
 
 const AXE = readFileSync(join(import.meta.dirname, 'node_modules/axe-core/axe.min.js'), 'utf8')
@@ -35,6 +36,23 @@ export async function signIn(page, email, password) {
 }
 
 export const operator = () => ({ email: variable('LONGHOUSE_TEST_OPERATOR'), password: variable('LONGHOUSE_TEST_OPERATOR_PASSWORD') })
+
+/** People, rows, files and a mail, so that pages have something to show. */
+export async function populate() {
+  const { url, key, serviceKey } = project()
+  const server = createClient(url, serviceKey, { auth: { persistSession: false } })
+  const { data: made } = await server.auth.admin.createUser({ email: 'grace@example.com', password: 'nanosecond', email_confirm: true })
+  await server.auth.admin.createUser({ email: 'a.person.with.quite.a.long.address@mail.department.example.com' })
+  await server.auth.admin.createUser({ email: 'banned@example.com', email_confirm: true, ban_duration: '24h' })
+  for (const text of ['Buy milk', 'A note that is long. '.repeat(30)]) {
+    const { error } = await server.from('notes').insert({ owner: made.user.id, text, tags: ['home', 'later'] })
+    assert.equal(error, null)
+  }
+  await server.storage.from('avatars').upload('people/grace.svg', '<svg xmlns="http://www.w3.org/2000/svg" width="80" height="80"><rect width="80" height="80" fill="teal"/></svg>', { contentType: 'image/svg+xml' })
+  await server.storage.from('avatars').upload('readme.txt', 'Pictures of people.', { contentType: 'text/plain' })
+  const visitor = createClient(url, key, { auth: { persistSession: false } })
+  await visitor.auth.resetPasswordForEmail('grace@example.com')
+}
 
 /** Waits until the page shows what it has fetched. */
 export async function settled(page) {

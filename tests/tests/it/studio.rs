@@ -19,6 +19,11 @@ async fn every_page_is_accessible_in_both_themes_wide_and_narrow() {
 }
 
 #[tokio::test]
+async fn every_dialog_is_too() {
+    as_operator("studio_dialogs").await;
+}
+
+#[tokio::test]
 async fn operators_look_after_tables_users_files_and_mail() {
     as_operator("studio").await;
 }
