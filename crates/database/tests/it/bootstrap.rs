@@ -48,7 +48,7 @@ async fn an_empty_database_becomes_a_supabase_project_and_the_second_time_nothin
     let mut superuser = connect(&database.superuser_url).await;
     let report = bootstrap::apply(&mut superuser, Some(&passwords().await)).await.unwrap();
     assert_eq!(report.platform, Platform::Longhouse);
-    assert_eq!(report.applied.len(), 12);
+    assert_eq!(report.applied.len(), 13);
 
     let again = bootstrap::apply(&mut superuser, Some(&passwords().await)).await.unwrap();
     assert!(again.applied.is_empty() && again.newer.is_empty());
@@ -220,7 +220,7 @@ async fn databases_of_one_cluster_can_be_set_up_at_the_same_time() {
         }));
     }
     for task in tasks {
-        assert_eq!(task.await.unwrap(), 12, "each part is applied once");
+        assert_eq!(task.await.unwrap(), 13, "each part is applied once");
     }
 }
 
@@ -311,7 +311,7 @@ async fn a_login_without_rights_is_told_what_an_administrator_must_run() {
     );
     superuser.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     let report = bootstrap::apply(&mut login, None).await.unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(report.applied.len(), 12);
+    assert_eq!(report.applied.len(), 13);
     login
         .batch_execute(
             "create table t (); create policy p on storage.objects using (true); set role anon; select * from t",
