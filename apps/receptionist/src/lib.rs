@@ -31,7 +31,10 @@ pub use domain::token::StreamTokens;
 pub use routes::WEBHOOKS;
 pub use store::AGENT_ROLE;
 
-/// The application's migrations, for schema `receptionist`.
+/// The application's schema.
+pub const SCHEMA: &str = "receptionist";
+
+/// The migrations of [`SCHEMA`].
 pub const MIGRATIONS: &[Embedded] = &[
     Embedded { version: "0001", name: "foundation", sql: include_str!("../migrations/0001_foundation.sql") },
     Embedded { version: "0002", name: "booking", sql: include_str!("../migrations/0002_booking.sql") },

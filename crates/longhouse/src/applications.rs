@@ -33,7 +33,7 @@ pub(crate) async fn prepare(
 ) -> miette::Result<Prepared> {
     let mut prepared = Prepared::default();
     if config.receptionist.enabled {
-        Box::pin(migrations::app(owner, "receptionist", longhouse_receptionist::MIGRATIONS))
+        Box::pin(migrations::app(owner, longhouse_receptionist::SCHEMA, longhouse_receptionist::MIGRATIONS))
             .await
             .into_diagnostic()?;
         if emulated.twilio {

@@ -16,13 +16,18 @@ use url::Url;
 
 use crate::platform::Platform;
 
-/// As a Supabase project has it; its migrations may say otherwise (`alter role authenticator set pgrst.…`).
-const OPTIONS: &str = r#"
-db-schemas = "public,graphql_public"
-db-extra-search-path = "public,extensions"
-db-anon-role = "anon"
-db-max-rows = 1000
-"#;
+/// As a Supabase project has it, and with what is switched on besides; its migrations may say otherwise
+/// (`alter role authenticator set pgrst.…`).
+fn options(config: &Config) -> String {
+    let mut schemas = vec!["public", "graphql_public"];
+    // People see their own rows of the gateway's records, members those of their businesses; `anon` none of either.
+    schemas.extend(config.gateway.enabled.then_some(longhouse_gateway::SCHEMA));
+    schemas.extend(config.receptionist.enabled.then_some(longhouse_receptionist::SCHEMA));
+    format!(
+        "db-schemas = \"{}\"\ndb-extra-search-path = \"public,extensions\"\ndb-anon-role = \"anon\"\ndb-max-rows = 1000\n",
+        schemas.join(",")
+    )
+}
 
 /// Where it is served.
 pub(crate) const PATH: &str = "/rest/v1";
@@ -37,16 +42,11 @@ pub(crate) struct RestV1 {
 impl RestV1 {
     /// Loads the schema cache and listens for changes.
     pub(crate) async fn start(config: &Config, platform: &Platform) -> miette::Result<Self> {
-        // People see their own rows of the gateway's records.
-        let options = match config.gateway.enabled {
-            true => OPTIONS.replace("graphql_public", "graphql_public,ai"),
-            false => OPTIONS.to_owned(),
-        };
         let reloader = Reloader::start(ReloadOptions {
             database: platform.requests.clone(),
             channel: Some("pgrst".into()),
             signals: false,
-            source: Source::Project(Settings::parse(&options).into_diagnostic()?),
+            source: Source::Project(Settings::parse(&options(config)).into_diagnostic()?),
         })
         .await
         .into_diagnostic()

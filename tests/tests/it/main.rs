@@ -7,6 +7,7 @@ mod clients;
 mod moving;
 mod realtime;
 mod rest;
+mod salon;
 mod storage;
 mod studio;
 mod survival;
