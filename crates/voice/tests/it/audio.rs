@@ -9,7 +9,7 @@ use longhouse_voice::audio::activity::{Activity, Detector, Sensitivity};
 use longhouse_voice::audio::g711::{alaw_decode, alaw_encode, ulaw_decode, ulaw_encode};
 use longhouse_voice::audio::resample::Resampler;
 
-/// Runs a program on bytes; needs Debian's `sox` and `espeak-ng`, as `CONTRIBUTING.md` says.
+/// Runs a program on bytes; needs Debian's `sox` and `espeak-ng`.
 fn run(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut child = Command::new(program)
         .args(arguments)

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::{Sink, Stream, StreamExt as _};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -26,6 +27,8 @@ const BACKLOG: usize = 512 * 1024;
 const PING: Duration = Duration::from_secs(5);
 /// Without any for this long, the connection is lost.
 const SILENCE: Duration = Duration::from_secs(15);
+/// Messages of the application that wait to be sent.
+const OUTBOX: usize = 64;
 /// Errors after which a client is not worth listening to.
 const MOST_ERRORS: u32 = 100;
 
@@ -200,13 +203,21 @@ pub struct Browser {
     lost: Option<Pin<Box<Sleep>>>,
     errors: u32,
     left: bool,
+    /// The application has said how it ends.
+    said_goodbye: bool,
+    outbox: mpsc::Receiver<ServerMessage>,
     events: VecDeque<CallerEvent>,
 }
 
+/// What the application itself has to say: what a mind did, why a character leaves, what was stored.
+pub type Outbox = mpsc::Sender<ServerMessage>;
+
 impl Browser {
-    /// A person whose `init` was accepted: they are told `ready`.
-    pub fn new(link: Link, introduction: Introduction, lobby: &Lobby) -> Self {
+    /// A person whose `init` was accepted: they are told `ready`. What goes into the [`Outbox`] before the application
+    /// has stored the end is sent before the goodbye, and a `sync` or `exit_convo` of its own replaces ours.
+    pub fn new(link: Link, introduction: Introduction, lobby: &Lobby) -> (Self, Outbox) {
         let (token, door) = lobby.open();
+        let (sender, outbox) = mpsc::channel(OUTBOX);
         let mut ping = tokio::time::interval(PING);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut browser = Self {
@@ -222,10 +233,17 @@ impl Browser {
             lost: None,
             errors: 0,
             left: false,
+            said_goodbye: false,
+            outbox,
             events: VecDeque::new(),
         };
         browser.ready();
-        browser
+        (browser, sender)
+    }
+
+    fn tell_for_application(&mut self, message: &ServerMessage) {
+        self.said_goodbye |= matches!(message, ServerMessage::Sync { .. } | ServerMessage::ExitConvo { .. });
+        self.tell(message);
     }
 
     fn ready(&mut self) {
@@ -343,6 +361,10 @@ impl Caller for Browser {
                 self.events.push_back(CallerEvent::Back(back.played));
                 continue;
             }
+            if let Poll::Ready(Some(message)) = self.outbox.poll_recv(context) {
+                self.tell_for_application(&message);
+                continue;
+            }
             if let Some(lost) = &mut self.lost
                 && lost.as_mut().poll(context).is_ready()
             {
@@ -364,6 +386,15 @@ impl Caller for Browser {
     }
 
     fn send(&mut self, command: CallerCommand) {
+        if matches!(command, CallerCommand::Ending(_)) {
+            while let Ok(message) = self.outbox.try_recv() {
+                self.tell_for_application(&message);
+            }
+            let ours = matches!(command, CallerCommand::Ending(Ending::AgentEnded | Ending::CallerHungUp));
+            if self.said_goodbye && ours {
+                return;
+            }
+        }
         let message = match command {
             CallerCommand::Audio(samples) => {
                 let (sequence, position) = (self.sequence, self.position);

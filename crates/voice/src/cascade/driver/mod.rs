@@ -1,5 +1,6 @@
 //! Runs a conversation: one task that talks to the person, the recogniser, the model, the synthesiser and tools.
 
+mod cache;
 mod ears;
 mod ring;
 mod tongue;
@@ -14,6 +15,8 @@ use longhouse_gateway::{Error, Fault};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::cache::Phrases;
+pub use self::cache::SpeechCache;
 use self::ears::Ears;
 use self::ring::Ring;
 use self::tongue::Tongue;
@@ -48,6 +51,10 @@ pub struct Agent {
     pub call: Arc<dyn Call>,
     /// What was said before, when a conversation goes on.
     pub before: Before,
+    /// Keeps what every conversation says, if anything does.
+    pub cache: Option<SpeechCache>,
+    /// Names the voice in it: provider, voice, pace, language.
+    pub voice: String,
     /// Where both sides are written down as sound, if anywhere.
     pub recorder: Option<Recorder>,
 }
@@ -93,7 +100,7 @@ pub async fn run(
         detector: agent.settings.voice_input.then(|| Detector::new(rate.0, agent.sensitivity)),
         ring: Ring::new(rate.samples(agent.settings.ring)),
         ears: Ears::new(rate),
-        tongue: Tongue::new(rate),
+        tongue: Tongue::new(rate, Phrases::new(agent.cache.clone(), agent.voice.clone(), &agent.settings)),
         mind: Mind::Idle,
         tools: FuturesUnordered::new(),
         caller: Some(Box::new(caller)),
@@ -294,7 +301,7 @@ impl Driver {
                 }
                 Effect::Show(text) => self.tell(CallerCommand::Show(text)),
                 Effect::Transcript { text, is_final } => {
-                    self.tell(CallerCommand::Transcript { text, is_final })
+                    self.tell(CallerCommand::Transcript { text, is_final });
                 }
                 Effect::Ask { generation, context, .. } => {
                     let request = services::request(&self.agent.instructions, &self.agent.tools, &context);
@@ -307,6 +314,9 @@ impl Driver {
                     }
                 }
                 Effect::Speak { utterance, text, language } => {
+                    if self.tongue.knows(utterance, &text) {
+                        continue;
+                    }
                     if self.tongue.needs(language) {
                         self.open_tongue(language);
                     }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use longhouse_gateway::Error;
 use longhouse_gateway::live::{Speaking, SpeakingCommand, SpeakingEvent, Utterance};
 
+use super::cache::{Phrases, Spoken};
 use super::{CLOSE_LIMIT, is_fatal};
 use crate::cascade::clock::Rate;
 use crate::cascade::events::Speech;
@@ -22,6 +23,8 @@ struct Active {
     id: u32,
     /// The first half of a sample.
     odd: Option<u8>,
+    /// To be kept when it is complete.
+    kept: Option<(String, Spoken)>,
 }
 
 /// One synthesiser at a time.
@@ -33,10 +36,11 @@ pub(super) struct Tongue {
     /// For a synthesiser that is being dialled.
     waiting: Vec<SpeakingCommand>,
     told: VecDeque<(u32, Speech)>,
+    phrases: Phrases,
 }
 
 impl Tongue {
-    pub(super) fn new(rate: Rate) -> Self {
+    pub(super) fn new(rate: Rate, phrases: Phrases) -> Self {
         Self {
             leg: Leg::Closed,
             rate,
@@ -44,7 +48,19 @@ impl Tongue {
             active: Vec::new(),
             waiting: Vec::new(),
             told: VecDeque::new(),
+            phrases,
         }
+    }
+
+    /// Speaks from what is known by heart; `false` when it is not.
+    pub(super) fn knows(&mut self, id: u32, text: &str) -> bool {
+        let Some(spoken) = self.phrases.find(text) else { return false };
+        if !spoken.words.is_empty() {
+            self.told.push_back((id, Speech::Words(spoken.words.clone())));
+        }
+        self.told.push_back((id, Speech::Audio(spoken.samples.clone())));
+        self.told.push_back((id, Speech::Done));
+        true
     }
 
     /// Whether another must be opened to speak this language.
@@ -88,7 +104,8 @@ impl Tongue {
     }
 
     pub(super) fn say(&mut self, id: u32, text: String) {
-        self.active.push(Active { id, odd: None });
+        let kept = self.phrases.is_fixed(&text).then(|| (text.clone(), Spoken::default()));
+        self.active.push(Active { id, odd: None, kept });
         let utterance = Utterance(u64::from(id));
         self.send(SpeakingCommand::Text(utterance, text));
         self.send(SpeakingCommand::End(utterance));
@@ -152,6 +169,9 @@ impl Tongue {
                     Ok(bytes) => {
                         let active = &mut self.active[index];
                         let samples = samples(&mut active.odd, &bytes);
+                        if let Some((_, spoken)) = &mut active.kept {
+                            spoken.samples.extend_from_slice(&samples);
+                        }
                         self.told.push_back((active.id, Speech::Audio(samples)));
                     }
                     Err(error) => tracing::warn!(%error, "unreadable speech"),
@@ -160,12 +180,22 @@ impl Tongue {
             SpeakingEvent::Words(utterance, words) => {
                 let Some(index) = index(&self.active, utterance) else { return };
                 let at = |ms: u64| ms * rate / 1_000;
-                let words = words.into_iter().map(|w| (w.text, at(w.start_ms), at(w.end_ms)));
-                self.told.push_back((self.active[index].id, Speech::Words(words.collect())));
+                let words: Vec<_> =
+                    words.into_iter().map(|w| (w.text, at(w.start_ms), at(w.end_ms))).collect();
+                if let Some((_, spoken)) = &mut self.active[index].kept {
+                    spoken.words.extend(words.iter().cloned());
+                }
+                self.told.push_back((self.active[index].id, Speech::Words(words)));
             }
             SpeakingEvent::Done(utterance) => {
                 if let Some(index) = index(&self.active, utterance) {
-                    self.told.push_back((self.active.swap_remove(index).id, Speech::Done));
+                    let active = self.active.swap_remove(index);
+                    if let Some((text, spoken)) = active.kept
+                        && !spoken.samples.is_empty()
+                    {
+                        self.phrases.keep(&text, spoken);
+                    }
+                    self.told.push_back((active.id, Speech::Done));
                 }
             }
             SpeakingEvent::Failed(utterance, why) => {

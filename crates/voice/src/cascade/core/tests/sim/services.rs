@@ -110,7 +110,13 @@ impl World {
     pub(super) fn synthesise(&mut self, utterance: u32) {
         let Some(speech) = self.utterances.get_mut(&utterance) else { return };
         let chunk = self.dice.ms(40, 400) as usize;
-        let end = (speech.at + chunk).min(speech.audio.len());
+        let mut end = (speech.at + chunk).min(speech.audio.len());
+        // What nobody can tell apart is not asked for: a word of which only the fading is missing.
+        let fading =
+            |(_, _, word_end): &&(String, u64, u64)| (end as u64..end as u64 + RATE / 100).contains(word_end);
+        if let Some((_, _, word_end)) = speech.words.iter().find(fading) {
+            end = *word_end as usize;
+        }
         if let Some(fails_at) = speech.fails_at
             && end > fails_at
         {
