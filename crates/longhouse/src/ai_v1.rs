@@ -114,7 +114,10 @@ pub(crate) async fn start(
 }
 
 /// Providers and tasks of the file, the standard ones beside them, and the platform's keys from the environment.
-fn configuration(config: &Config, emulated: Emulated) -> miette::Result<(Configuration, StaticKeys)> {
+pub(crate) fn configuration(
+    config: &Config,
+    emulated: Emulated,
+) -> miette::Result<(Configuration, StaticKeys)> {
     let written = match file(config) {
         None => Configuration::default_providers(),
         Some(path) => {
@@ -158,7 +161,7 @@ fn read(path: &Path) -> miette::Result<String> {
 }
 
 /// The configured master key, else the one in the data folder, which is made on first use.
-fn master_keys(config: &Config) -> miette::Result<MasterKeys> {
+pub(crate) fn master_keys(config: &Config) -> miette::Result<MasterKeys> {
     let previous = config.gateway.master_key_previous.as_ref();
     if let Some(current) = &config.gateway.master_key {
         return Ok(MasterKeys::new(current, previous));

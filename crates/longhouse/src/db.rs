@@ -232,6 +232,11 @@ impl Session {
         }
     }
 
+    /// The owner's connection.
+    pub(crate) fn client(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
     pub(crate) async fn close(self) -> Result<()> {
         drop(self.client);
         match self.cluster {

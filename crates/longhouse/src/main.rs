@@ -13,6 +13,7 @@ mod config_command;
 mod db;
 mod emulate;
 mod keys_command;
+mod models_command;
 mod offline;
 mod openapi;
 mod platform;
@@ -70,6 +71,8 @@ enum Command {
     Studio(studio_command::StudioArgs),
     /// API keys, and the keys that tokens are signed with: list, create-api-key, create, rotate, revoke
     Keys(keys_command::KeysArgs),
+    /// Model calls: what serves which task; bring keys over from other systems
+    Models(models_command::ModelsArgs),
     /// Phone a deployment and print the conversation
     Call(Box<call::CallArgs>),
     /// Run the providers' stand-ins by themselves
@@ -111,6 +114,7 @@ async fn run(command: Command) -> miette::Result<ExitCode> {
         Command::Storage(args) => Box::pin(storage::run(args)).await,
         Command::Studio(args) => Box::pin(studio_command::run(args)).await,
         Command::Keys(args) => Box::pin(keys_command::run(args)).await,
+        Command::Models(args) => models_command::run(args).await,
         Command::Call(args) => Box::pin(call::run(*args)).await.map(|()| ExitCode::SUCCESS),
         Command::Emulate(args) => emulate::run(args).await,
         Command::Config(args) => config_command::run(args),

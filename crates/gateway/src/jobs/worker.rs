@@ -273,7 +273,7 @@ impl Worker {
             match self.jobs.database.as_role(&self.jobs.claims).execute(sql, &parameters).await {
                 Ok(_) => return,
                 Err(error) if error.is_transient() && attempt < 3 => {
-                    tokio::time::sleep(self.options.renew).await
+                    tokio::time::sleep(self.options.renew).await;
                 }
                 Err(error) => {
                     tracing::error!(%error, job = %id, "what became of a job could not be written");

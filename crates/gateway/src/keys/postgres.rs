@@ -319,7 +319,7 @@ impl PostgresKeys {
                     Ok(None) => {}
                     // It did not open before either; the others are not kept from opening.
                     Err(error) => {
-                        tracing::error!(%error, key = %id, "a stored key could not be wrapped anew")
+                        tracing::error!(%error, key = %id, "a stored key could not be wrapped anew");
                     }
                 }
             }

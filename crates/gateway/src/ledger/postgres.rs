@@ -271,7 +271,7 @@ async fn upkeep(database: Database, prices: Prices, options: LedgerOptions, stop
             }
             Ok(None) => {}
             Err(error) => {
-                tracing::warn!(%error, "the ledger's months could not be looked after; tried again")
+                tracing::warn!(%error, "the ledger's months could not be looked after; tried again");
             }
         }
         if let Err(error) = prices.refresh(&database).await {

@@ -58,7 +58,6 @@ impl Gateway {
             call,
             Modality::Transcription,
             estimate,
-            any(),
             None,
             |transcript: &Transcript| transcript.usage,
             move |hop| {
@@ -88,7 +87,6 @@ impl Gateway {
             call,
             Modality::Images,
             estimate,
-            any(),
             Some(&said),
             |images: &Images| images.usage,
             move |hop| {
@@ -119,7 +117,6 @@ impl Gateway {
             call,
             Modality::Embeddings,
             estimate,
-            any(),
             None,
             |embeddings: &Embeddings| embeddings.usage,
             move |hop| {
@@ -148,7 +145,6 @@ impl Gateway {
             call,
             Modality::Moderation,
             Usage::default(),
-            any(),
             None,
             |found: &Moderation| found.usage,
             move |hop| {
@@ -216,7 +212,6 @@ impl Gateway {
         call: &Call,
         modality: Modality,
         estimate: Usage,
-        lacks: Lacks,
         // What a user wrote, to be judged where the task says so.
         said: Option<&str>,
         usage: fn(&T) -> Usage,
@@ -226,7 +221,7 @@ impl Gateway {
         F: Fn(&Hop) -> BoxFuture<'static, Result<T, Error>> + Send + Sync,
     {
         let id = Uuid::now_v7();
-        let mut chain = Chain::new(Arc::clone(&self.inner), call, id, modality, lacks)?;
+        let mut chain = Chain::new(Arc::clone(&self.inner), call, id, modality, any())?;
         if let Some(said) = said
             && chain.settings().safety.is_some()
         {

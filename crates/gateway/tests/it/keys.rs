@@ -103,7 +103,7 @@ async fn a_row_that_was_moved_or_redirected_does_not_open() {
         for user in [ANN, BOB] {
             match fresh().key(&owner(user), &openai()).await {
                 Err(Error::Records(message)) => {
-                    assert!(message.contains(&stored.id.to_string()), "{message}")
+                    assert!(message.contains(&stored.id.to_string()), "{message}");
                 }
                 Ok(key) => assert_eq!(key.unwrap().masked(), "***-own", "nothing of this person's is there"),
                 Err(error) => panic!("{error}"),

@@ -15,6 +15,7 @@ use crate::{longhouse, stderr, stdout};
 #[case("config")]
 #[case("db")]
 #[case("keys")]
+#[case("models")]
 #[case("call")]
 #[case("emulate")]
 #[case("openapi")]
