@@ -69,11 +69,10 @@ pub(crate) fn router(
     if let Some(realtime) = realtime {
         router = router.nest(realtime_v1::PATH, realtime.router());
     }
-    let mut stack =
-        Stack::new(&config.server)
-            .streaming(storage_v1::PATH)
-            .streaming(longhouse_gateway::routes::PATH)
-            .streaming(longhouse_studio::STREAMING);
+    let mut stack = Stack::new(&config.server)
+        .streaming(storage_v1::PATH)
+        .streaming(longhouse_gateway::routes::PATH)
+        .streaming(longhouse_studio::STREAMING);
     for probe in PROBES {
         stack = stack.probe(probe);
     }
