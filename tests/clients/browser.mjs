@@ -46,11 +46,11 @@ export function variable(name) {
 }
 
 /**
- * Plays one scenario; ends the process with its verdict. `play` gets
+ * Plays one scenario, for so long at most; ends the process with its verdict. `play` gets
  * `open(path, settings)`: a page with `window.project` = project() and settings, which shares no cookies or storage with others;
  * `origin`: of the pages; `preflights`: URLs that any page asked permission for (CORS).
  */
-export async function scenario(name, play) {
+export async function scenario(name, play, deadline = DEADLINE_MS) {
   const pages = await servePages()
   // In a temporary profile, which goes with it.
   const browser = await chromium.launch({ executablePath: browserProgram(), args: FLAGS })
@@ -71,7 +71,7 @@ export async function scenario(name, play) {
     await record.page.goto(new URL(path, settings.origin ?? pages.origin).href)
     return record.page
   }
-  const timer = setTimeout(() => broken.reject(new Error(`not done after ${DEADLINE_MS / 1000} s`)), DEADLINE_MS)
+  const timer = setTimeout(() => broken.reject(new Error(`not done after ${deadline / 1000} s`)), deadline)
   try {
     await Promise.race([play({ open, origin: pages.origin, preflights }), broken.promise])
   } catch (error) {

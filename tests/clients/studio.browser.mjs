@@ -98,6 +98,10 @@ await scenario('studio', async ({ open }) => {
   const { data: left } = await client(serviceKey).storage.from('papers').list()
   assert.deepEqual(left.map((file) => file.name).filter((name) => name === 'plan.txt'), [])
 
+  // Nobody has called a model here yet.
+  await page.getByRole('link', { name: 'Usage' }).click()
+  await page.getByText('No model calls yet').waitFor()
+
   // Logs tell of requests; examples name this project; everything is written down.
   await page.getByRole('link', { name: 'Logs' }).click()
   await page.getByLabel('Find entries').fill('/auth/v1/recover')

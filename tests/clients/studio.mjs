@@ -15,6 +15,8 @@ export const address = (path = '') => `${project().url}/studio${path}`
 /** Opens the Studio; whatever the page complains about, and whatever it fetches from elsewhere, fails the scenario. */
 export async function studio(open, path = '') {
   const page = await open(address(path))
+  // Colours change at once, not over some milliseconds.
+  await page.emulateMedia({ reducedMotion: 'reduce' })
   const complaints = []
   page.on('console', (message) => {
     // That a request was refused is what some scenarios are about.
@@ -52,6 +54,16 @@ export async function populate() {
   await server.storage.from('avatars').upload('readme.txt', 'Pictures of people.', { contentType: 'text/plain' })
   const visitor = createClient(url, key, { auth: { persistSession: false } })
   await visitor.auth.resetPasswordForEmail('grace@example.com')
+  // Model calls, by the provider that works without a key.
+  const { data: grace } = await visitor.auth.signInWithPassword({ email: 'grace@example.com', password: 'nanosecond' })
+  for (const content of ['Good morning!', 'What is a compiler?']) {
+    const answer = await fetch(`${url}/ai/v1/chat`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${grace.session.access_token}`, 'content-type': 'application/json' },
+      body: JSON.stringify({ messages: [{ role: 'user', content }], stream: false }),
+    })
+    assert.equal(answer.status, 200, await answer.text())
+  }
 }
 
 /** Waits until the page shows what it has fetched. */
@@ -83,8 +95,6 @@ export async function looks(page, name) {
       dispatchEvent(new Event('longhouse:theme'))
     }, theme)
     await settled(page)
-    // Colours change over some milliseconds.
-    await page.waitForTimeout(200)
     await sound(page, `${name}, ${theme}, ${width} px`)
     await page.screenshot({ path: join(folder, `${name}-${theme}-${width}.png`), fullPage: !(await page.locator('dialog[open]').count()) })
   }

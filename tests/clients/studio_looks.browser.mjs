@@ -44,6 +44,7 @@ await scenario('studio_looks', async ({ open }) => {
     ['08-bucket', '/storage/avatars'],
     ['09-mailbox', '/mailbox'],
     ['10-logs', '/logs'],
+    ['10-usage', '/usage'],
     ['11-connect', '/connect'],
     ['12-audit', '/audit'],
     ['13-not-found', '/nowhere'],
@@ -55,4 +56,4 @@ await scenario('studio_looks', async ({ open }) => {
     await looks(page, name)
   }
   assert.deepEqual(complaints, [])
-})
+}, 150_000)

@@ -166,6 +166,7 @@ fn api_guarded() -> OpenApiRouter<Studio> {
         .routes(routes!(routes::logs::logs))
         .routes(routes!(routes::keys::keys))
         .routes(routes!(routes::audit::entries))
+        .routes(routes!(routes::usage::usage))
 }
 
 /// What operators may ask, written down.

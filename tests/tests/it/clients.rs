@@ -10,7 +10,7 @@ use tokio::process::Command;
 use crate::binary::{Server, target};
 
 /// A scenario that hangs fails by then; the scripts' own deadlines are shorter and say more.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A person of the notes' project.
 #[derive(Clone, Copy)]

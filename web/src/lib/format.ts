@@ -8,6 +8,13 @@ export function count(value: number): string {
   return numbers.format(value)
 }
 
+const money = new Intl.NumberFormat('en', { style: 'currency', currency: 'USD' })
+
+/** 0.0123 → `$0.0123`; from a dollar on in cents. */
+export function dollars(value: number): string {
+  return value === 0 || value >= 1 ? money.format(value) : `$${Number(value.toPrecision(3))}`
+}
+
 /** 1_500_000 → `1.5 MB`. */
 export function bytes(value: number): string {
   let unit = 0

@@ -7,3 +7,4 @@ pub(crate) mod overview;
 pub(crate) mod project;
 pub(crate) mod rows;
 pub(crate) mod tables;
+pub(crate) mod usage;

@@ -164,3 +164,41 @@ async fn the_sign_in_page_learns_what_it_needs_and_no_secret() {
     let keys: Vec<_> = document.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(keys, ["first_run", "mailbox", "publishable_key", "storage", "version"]);
 }
+
+#[tokio::test]
+async fn usage_is_empty_without_a_gateway_and_sums_its_ledger() {
+    let studio = TestStudio::start().await;
+    let olga = studio.operator().await;
+    let usage = async |query: &str| studio.get(&format!("/studio/v1/usage{query}"), &olga).await;
+    assert_eq!(usage("").await.body, json!({ "days": [], "models": [] }));
+    // The gateway's own migration, as the server applies it.
+    let ledger = include_str!("../../../gateway/migrations/0001_ledger.sql");
+    studio
+        .run(&format!("create schema ai; set search_path = ai, public; {ledger}; set search_path = public"))
+        .await;
+    studio
+        .run(
+            "insert into ai.calls (id, created_at, task, modality, app, provider, model, cost_nano_usd, status, latency_ms)
+             select gen_random_uuid(), now() - n * interval '1 day', 'chat', 'chat', 'shop', 'openai', 'm', 2e9, 'done', 100
+             from generate_series(0, 9) n;
+             insert into ai.calls (id, task, modality, status, latency_ms) values (gen_random_uuid(), 'chat', 'chat', 'failed', 300)",
+        )
+        .await;
+    let week = usage("?days=7").await.body;
+    let days = week["days"].as_array().unwrap();
+    assert_eq!(days.len(), 7);
+    assert_eq!(
+        (&days[6]["calls"], &days[6]["failed"], &days[6]["cost_usd"]),
+        (&json!(2), &json!(1), &json!(2.0))
+    );
+    assert_eq!(days[0]["cost_usd"], 2.0);
+    let models = week["models"].as_array().unwrap();
+    assert_eq!(
+        (&models[0]["model"], &models[0]["calls"], &models[0]["cost_usd"]),
+        (&json!("m"), &json!(7), &json!(14.0))
+    );
+    assert_eq!((&models[1]["model"], &models[1]["unpriced"]), (&Value::Null, &json!(1)));
+    for wrong in ["?days=0", "?days=367"] {
+        assert_eq!(usage(wrong).await.status, 400, "{wrong}");
+    }
+}
