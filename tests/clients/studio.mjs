@@ -15,7 +15,7 @@ export const address = (path = '') => `${project().url}/studio${path}`
 /** Opens the Studio; whatever the page complains about, and whatever it fetches from elsewhere, fails the scenario. */
 export async function studio(open, path = '') {
   const page = await open(address(path))
-  // Colours change at once, not over some milliseconds.
+  // Colours change within a frame, not over some milliseconds.
   await page.emulateMedia({ reducedMotion: 'reduce' })
   const complaints = []
   page.on('console', (message) => {
@@ -95,6 +95,8 @@ export async function looks(page, name) {
       dispatchEvent(new Event('longhouse:theme'))
     }, theme)
     await settled(page)
+    await page.evaluate(() => new Promise((shown) => requestAnimationFrame(() => requestAnimationFrame(shown))))
+    await page.waitForTimeout(50)
     await sound(page, `${name}, ${theme}, ${width} px`)
     await page.screenshot({ path: join(folder, `${name}-${theme}-${width}.png`), fullPage: !(await page.locator('dialog[open]').count()) })
   }
