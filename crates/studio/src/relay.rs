@@ -77,7 +77,8 @@ fn forward(studio: &Studio, request: Request) -> Result<Request, Error> {
     let key = studio.inner.service_key.expose_secret();
     let mut bearer = HeaderValue::try_from(format!("Bearer {key}")).map_err(|_| Error::NotReached)?;
     let mut key = HeaderValue::try_from(key).map_err(|_| Error::NotReached)?;
-    (bearer.set_sensitive(true), key.set_sensitive(true));
+    bearer.set_sensitive(true);
+    key.set_sensitive(true);
     request.headers_mut().insert(AUTHORIZATION, bearer);
     request.headers_mut().insert(APIKEY, key);
     Ok(request)
