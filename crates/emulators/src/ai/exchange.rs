@@ -16,10 +16,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 
 use super::reply::{Asked, Reply, Vendor, id};
-use super::sound;
 use super::{End, Fault, MAX_RECORDS, Record, Shared, lock};
 use super::{anthropic::Anthropic, cartesia::Cartesia, deepgram::Deepgram, elevenlabs::ElevenLabs};
 use super::{gemini::Gemini, openai::OpenAi, replicate::Replicate};
+use super::{live, sound};
 
 /// Largest request: above every vendor's limit, so that each can say so itself.
 const MOST_BYTES: usize = 64 << 20;
@@ -53,8 +53,9 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
         let shared = Arc::clone(&shared);
         async move { Ok::<_, Infallible>(answer(request, &shared).await) }
     });
-    let connection =
-        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let connection = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     tokio::select! {
         // Errors are the faults that we made, or clients that went away.
         _ = connection => {}
@@ -63,6 +64,9 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
 }
 
 async fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> Response<Body> {
+    if live::wanted(&request) {
+        return live::upgrade(request, shared);
+    }
     let fault = {
         let mut faults = lock(&shared.faults);
         faults.1 += 1;

@@ -2,6 +2,9 @@
 //! embeddings, moderation), Anthropic Messages, Gemini; and the speech and pictures of Deepgram, ElevenLabs, Cartesia and
 //! Replicate.
 //!
+//! Sockets too: streaming recognition and speech of Deepgram, Cartesia and ElevenLabs, sessions of Gemini Live, `OpenAI`
+//! Realtime and xAI.
+//!
 //! One server speaks them all, each below a path of its own ([`Server::openai`], [`Server::anthropic`],
 //! [`Server::gemini`]). Requests are judged as the vendors judge them: unknown fields, roles, pairing of tool calls and
 //! results, sizes, keys and versions. Answers come from a [`Mind`]: rules, and without any a mind of simple manners that
@@ -24,6 +27,7 @@ mod elevenlabs;
 mod exchange;
 mod fault;
 mod gemini;
+mod live;
 mod mind;
 mod multipart;
 mod openai;
@@ -39,6 +43,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 pub use fault::{Fault, Faults};
+pub use live::{LiveAction, LiveFault, LiveFaults, LiveOptions, LiveRecord};
 pub use mind::{Answer, Mind, Rule};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -46,6 +51,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
+use crate::openai as realtime;
 use crate::speech::Speaker;
 
 /// Records kept; the oldest make room.
@@ -66,6 +72,10 @@ pub struct Options {
     pub speaker: Speaker,
     /// What goes wrong.
     pub faults: Faults,
+    /// How the sockets behave.
+    pub live: LiveOptions,
+    /// How sessions of `OpenAI` Realtime and xAI behave; address, key and voice are this server's.
+    pub realtime: realtime::Options,
 }
 
 impl Default for Options {
@@ -77,6 +87,8 @@ impl Default for Options {
             event_gap: Duration::ZERO,
             speaker: Speaker::detect(),
             faults: Faults::default(),
+            live: LiveOptions::default(),
+            realtime: realtime::Options::default(),
         }
     }
 }
@@ -125,6 +137,10 @@ struct Shared {
     records: Mutex<VecDeque<Arc<Mutex<Record>>>>,
     /// How many answers are under way.
     open: watch::Sender<usize>,
+    live: live::LiveShared,
+    realtime: Arc<realtime::Shared>,
+    xai: Arc<realtime::Shared>,
+    tasks: TaskTracker,
     stop: CancellationToken,
 }
 
@@ -140,14 +156,22 @@ impl Server {
     pub async fn start(options: Options) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
+        let tasks = TaskTracker::new();
+        let sessions = |vendor| {
+            let (api_key, speaker) = (options.api_key.clone(), options.speaker.clone());
+            realtime::shared(realtime::Options { api_key, speaker, vendor, ..options.realtime.clone() })
+        };
         let shared = Arc::new(Shared {
             faults: Mutex::new((options.faults.clone(), 0)),
+            live: live::LiveShared::new(&options.live),
+            realtime: sessions(realtime::Vendor::OpenAi),
+            xai: sessions(realtime::Vendor::Xai),
             options,
             records: Mutex::default(),
             open: watch::Sender::new(0),
+            tasks: tasks.clone(),
             stop: CancellationToken::new(),
         });
-        let tasks = TaskTracker::new();
         tasks.spawn(exchange::accept(listener, Arc::clone(&shared), tasks.clone()));
         Ok(Self { address, shared, tasks })
     }
@@ -196,6 +220,54 @@ impl Server {
     #[must_use]
     pub fn replicate(&self) -> Url {
         self.url("/replicate/v1")
+    }
+
+    /// Base URL of xAI, whose sessions this server speaks: `http://127.0.0.1:PORT/xai/v1`.
+    #[must_use]
+    pub fn xai(&self) -> Url {
+        self.url("/xai/v1")
+    }
+
+    /// All sockets so far, oldest first, without those of `OpenAI` and xAI.
+    #[must_use]
+    pub fn sockets(&self) -> Vec<LiveRecord> {
+        self.shared.live.records()
+    }
+
+    /// Sessions of `OpenAI` Realtime so far, oldest first.
+    #[must_use]
+    pub fn realtime_sessions(&self) -> Vec<realtime::SessionRecord> {
+        self.shared.realtime.records()
+    }
+
+    /// Sessions of xAI so far, oldest first.
+    #[must_use]
+    pub fn xai_sessions(&self) -> Vec<realtime::SessionRecord> {
+        self.shared.xai.records()
+    }
+
+    /// Changes what goes wrong with sockets from now on; they are counted from 0 again.
+    pub fn set_live_faults(&self, faults: LiveFaults) {
+        self.shared.live.set_faults(faults);
+    }
+
+    /// Changes what goes wrong with sessions of `OpenAI` and xAI from now on.
+    pub fn set_realtime_faults(&self, faults: realtime::Faults) {
+        self.shared.realtime.set_faults(faults.clone());
+        self.shared.xai.set_faults(faults);
+    }
+
+    /// How many sockets are open, those of all vendors.
+    #[must_use]
+    pub fn open_sockets(&self) -> usize {
+        *self.shared.live.open.borrow()
+    }
+
+    /// Waits until no socket is open.
+    pub async fn sockets_closed(&self) {
+        let mut open = self.shared.live.open.subscribe();
+        // The sender lives as long as the server.
+        let _ = open.wait_for(|open| *open == 0).await;
     }
 
     /// All requests so far, oldest first.

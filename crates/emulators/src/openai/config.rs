@@ -98,13 +98,31 @@ impl Config {
         }))
     }
 
+    /// A session that only listens.
+    pub(super) fn transcription(id: &str, expires_at: u64) -> Self {
+        Self::read(json!({
+            "type": "transcription", "object": "realtime.transcription_session", "id": id, "expires_at": expires_at,
+            "include": null,
+            "audio": {"input": {
+                "format": {"type": "audio/pcm", "rate": 24_000}, "transcription": null, "noise_reduction": null,
+                "turn_detection": turn_defaults(&json!({"type": "server_vad"})),
+            }},
+        }))
+    }
+
     fn read(value: Value) -> Self {
         let (input, output) = (&value["audio"]["input"], &value["audio"]["output"]);
+        let mut turns = turns(&input["turn_detection"]);
+        if let (Turns::Detected { create_response, .. }, true) =
+            (&mut turns, value["type"] == "transcription")
+        {
+            *create_response = false;
+        }
         Self {
             input: Format::of(&input["format"]),
             output: Format::of(&output["format"]),
             transcribe: !input["transcription"].is_null(),
-            turns: turns(&input["turn_detection"]),
+            turns,
             value,
         }
     }
@@ -117,6 +135,10 @@ impl Config {
             let message =
                 format!("Cannot change the model of a session from {} to {model}.", self.value["model"]);
             return Err(ApiError::value("session.model", message));
+        }
+        if change["type"] != self.value["type"] {
+            let message = format!("Cannot change the type of a session from {}.", self.value["type"]);
+            return Err(ApiError::value("session.type", message));
         }
         let voice = &change["audio"]["output"]["voice"];
         if spoken && !voice.is_null() && *voice != self.value["audio"]["output"]["voice"] {

@@ -11,6 +11,8 @@ pub enum After {
     AudioIn(Duration),
     /// When this much audio has been sent.
     AudioOut(Duration),
+    /// In the place of the event of this number, counted from 0.
+    Frames(usize),
 }
 
 /// A misfortune in the middle of a session.
@@ -36,6 +38,10 @@ pub enum Action {
         /// The error's message.
         message: String,
     },
+    /// Send something that is not JSON.
+    Garble,
+    /// Send a message of this many bytes.
+    Oversize(usize),
 }
 
 /// What goes wrong on one connection; the default is nothing.

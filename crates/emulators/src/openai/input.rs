@@ -6,6 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::json;
 
 use super::{
+    Vendor,
     config::{Config, Format, Turns},
     conversation::Item,
     lock,
@@ -198,8 +199,16 @@ impl Session {
         item.body["content"][0]["transcript"] = json!(text);
         const KIND: &str = "conversation.item.input_audio_transcription";
         for (index, word) in text.split(' ').filter(|w| !w.is_empty()).enumerate() {
-            let delta = if index == 0 { word.to_owned() } else { format!(" {word}") };
-            let event = json!({"type": format!("{KIND}.delta"), "item_id": item_id, "content_index": 0, "delta": delta});
+            let event = match self.shared.options.vendor {
+                Vendor::OpenAi => {
+                    let delta = if index == 0 { word.to_owned() } else { format!(" {word}") };
+                    json!({"type": format!("{KIND}.delta"), "item_id": item_id, "content_index": 0, "delta": delta})
+                }
+                Vendor::Xai => {
+                    let so_far = text.split(' ').take(index + 1).collect::<Vec<_>>().join(" ");
+                    json!({"type": format!("{KIND}.updated"), "item_id": item_id, "content_index": 0, "transcript": so_far})
+                }
+            };
             self.send(event).await;
         }
         let usage = json!({"type": "duration", "seconds": seconds.ceil()});

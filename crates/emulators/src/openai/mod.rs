@@ -24,6 +24,7 @@ mod response;
 mod rules;
 mod session;
 mod validate;
+mod xai;
 
 use std::{
     collections::VecDeque,
@@ -37,6 +38,7 @@ use std::{
 };
 
 pub use faults::{Action, After, Fault, Faults};
+pub(crate) use handshake::{admission, serve_socket};
 pub use record::{ClientEvent, Closed, Said, SentError, SessionRecord};
 pub use rules::{Match, Rule, Then, ToolCall};
 use tokio::net::TcpListener;
@@ -50,9 +52,22 @@ const MAX_SESSIONS: usize = 4_096;
 /// Records kept; the oldest make room.
 const MAX_RECORDS: usize = 2_048;
 
+/// Whose dialect is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Vendor {
+    /// The original.
+    #[default]
+    OpenAi,
+    /// xAI's voice agent: other places for the voice and the detection of turns, PCM of many rates, transcripts as all
+    /// words so far, pings within the protocol.
+    Xai,
+}
+
 /// How the server behaves.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Whose dialect is spoken.
+    pub vendor: Vendor,
     /// Where to listen; port 0 picks a free one.
     pub listen: SocketAddr,
     /// The key that clients must present; without one, any non-empty bearer token does.
@@ -82,6 +97,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            vendor: Vendor::default(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             api_key: None,
             rules: Vec::new(),
@@ -107,7 +123,7 @@ pub struct Server {
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     options: Options,
     /// The faults, and how many connections have come since they were set.
     faults: Mutex<(Faults, usize)>,
@@ -122,6 +138,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no code panics while it holds this lock")
 }
 
+/// What sessions share, for servers that accept their sockets themselves.
+pub(crate) fn shared(options: Options) -> Arc<Shared> {
+    Arc::new(Shared {
+        faults: Mutex::new((options.faults.clone(), 0)),
+        options,
+        records: Mutex::default(),
+        sessions: AtomicUsize::new(0),
+        open: AtomicUsize::new(0),
+        refused: AtomicUsize::new(0),
+        stop: CancellationToken::new(),
+    })
+}
+
+impl Shared {
+    pub(crate) fn records(&self) -> Vec<SessionRecord> {
+        lock(&self.records).iter().map(|record| lock(record).clone()).collect()
+    }
+
+    pub(crate) fn set_faults(&self, faults: Faults) {
+        *lock(&self.faults) = (faults, 0);
+    }
+}
+
 impl Server {
     /// Listens and serves.
     ///
@@ -130,15 +169,7 @@ impl Server {
     pub async fn start(options: Options) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared {
-            faults: Mutex::new((options.faults.clone(), 0)),
-            options,
-            records: Mutex::default(),
-            sessions: AtomicUsize::new(0),
-            open: AtomicUsize::new(0),
-            refused: AtomicUsize::new(0),
-            stop: CancellationToken::new(),
-        });
+        let shared = shared(options);
         let tasks = TaskTracker::new();
         tasks.spawn(accept(listener, Arc::clone(&shared), tasks.clone()));
         Ok(Self { address, shared, tasks })
@@ -153,12 +184,12 @@ impl Server {
     /// The logs of all sessions so far, oldest first.
     #[must_use]
     pub fn sessions(&self) -> Vec<SessionRecord> {
-        lock(&self.shared.records).iter().map(|record| lock(record).clone()).collect()
+        self.shared.records()
     }
 
     /// Changes what goes wrong for connections from now on; they are counted from 0 again.
     pub fn set_faults(&self, faults: Faults) {
-        *lock(&self.shared.faults) = (faults, 0);
+        self.shared.set_faults(faults);
     }
 
     /// How many sessions are open.

@@ -20,7 +20,7 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    Shared,
+    Shared, Vendor,
     config::Config,
     conversation::{Conversation, Item},
     faults::{Action, After, Fault},
@@ -29,6 +29,7 @@ use super::{
     record::SessionRecord,
     response::{Ready, Response},
     validate::{self, ApiError},
+    xai,
 };
 
 /// The vendor's limit on one client message.
@@ -102,6 +103,8 @@ pub(super) struct Session {
     silent: bool,
     created: bool,
     ended: bool,
+    /// Messages sent so far.
+    sent: usize,
 }
 
 impl Session {
@@ -112,12 +115,17 @@ impl Session {
         fault: Fault,
         index: usize,
         model: &str,
+        transcribes: bool,
     ) -> Self {
         let mut random =
             StdRng::seed_from_u64(shared.options.seed ^ (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let expires_at = (now + shared.options.session_cap).as_secs();
-        let config = Config::new(&new_id(&mut random, "sess"), model, expires_at);
+        let id = new_id(&mut random, "sess");
+        let config = match transcribes {
+            true => Config::transcription(&id, expires_at),
+            false => Config::new(&id, model, expires_at),
+        };
         let (ready, readied) = mpsc::channel(32);
         Self {
             input: Input::new(&config),
@@ -139,6 +147,7 @@ impl Session {
             silent: false,
             created: false,
             ended: false,
+            sent: 0,
         }
     }
 
@@ -200,6 +209,7 @@ impl Session {
                 }
                 Due::Created => {
                     self.created = true;
+                    self.greet_like_xai().await;
                     self.send(json!({"type": "session.created", "session": self.config.value})).await;
                     self.unknown_event().await;
                 }
@@ -221,13 +231,32 @@ impl Session {
         if self.silent || self.ended {
             return;
         }
+        let number = self.sent;
+        self.sent += 1;
+        let at = self.fault.actions.iter().position(|(after, _)| *after == After::Frames(number));
+        if let Some(at) = at {
+            let (_, action) = self.fault.actions.remove(at);
+            return Box::pin(self.misfortune(action)).await;
+        }
         event["event_id"] = json!(self.id("event"));
         lock(&self.record).server(event["type"].as_str().unwrap_or_default());
-        let sent =
-            tokio::time::timeout(WRITE_TIMEOUT, self.socket.send(Message::text(event.to_string()))).await;
+        self.write(event.to_string()).await;
+    }
+
+    async fn write(&mut self, text: String) {
+        let sent = tokio::time::timeout(WRITE_TIMEOUT, self.socket.send(Message::text(text))).await;
         if !matches!(sent, Ok(Ok(()))) {
             lock(&self.record).close(1006, "", true);
             self.ended = true;
+        }
+    }
+
+    /// xAI names the conversation first.
+    async fn greet_like_xai(&mut self) {
+        if self.shared.options.vendor == Vendor::Xai {
+            let conversation = json!({"id": self.conversation_id, "object": "realtime.conversation"});
+            self.send(json!({"type": "conversation.created", "conversation": conversation})).await;
+            self.send(json!({"type": "ping", "timestamp": 0})).await;
         }
     }
 
@@ -286,6 +315,8 @@ impl Session {
                 self.close(1001, &message).await;
             }
             Action::Error { code, message } => self.scripted_error(&code, &message).await,
+            Action::Garble => self.write("{\"type\": <html>".to_owned()).await,
+            Action::Oversize(bytes) => self.write(" ".repeat(bytes)).await,
         }
     }
 
@@ -300,7 +331,7 @@ impl Session {
             let due = match self.fault.actions[at].0 {
                 After::AudioIn(wait) => received >= wait.as_secs_f64(),
                 After::AudioOut(wait) => sent >= wait.as_secs_f64(),
-                After::Elapsed(_) => false,
+                After::Elapsed(_) | After::Frames(_) => false,
             };
             if due {
                 let (_, action) = self.fault.actions.remove(at);
@@ -334,7 +365,7 @@ impl Session {
             let message = format!("The event is {} bytes long; the limit is {MAX_EVENT}.", text.len());
             return self.error(ApiError::new("event_too_large", message, None), None).await;
         }
-        let event: Value = match serde_json::from_str(&text) {
+        let mut event: Value = match serde_json::from_str(&text) {
             Ok(event) => event,
             Err(error) => {
                 let message = format!("The event could not be parsed as JSON: {error}.");
@@ -342,8 +373,12 @@ impl Session {
             }
         };
         let event_id = event["event_id"].as_str().map(str::to_owned);
+        let translated = match self.shared.options.vendor {
+            Vendor::OpenAi => Ok(()),
+            Vendor::Xai => xai::translate(&mut event),
+        };
         let checked = if self.created {
-            validate::event(&event)
+            translated.and_then(|()| validate::event(&event))
         } else {
             Err(ApiError::new("session_not_ready", "Wait for 'session.created' before sending events.", None))
         };
@@ -402,6 +437,10 @@ impl Session {
                     "type": "conversation.item.truncated", "item_id": id, "content_index": 0, "audio_end_ms": end_ms,
                 });
                 self.send(event).await;
+            }
+            "response.create" if self.config.value["type"] == "transcription" => {
+                let message = "Responses cannot be created in a transcription session.";
+                return Err(ApiError::new("invalid_request", message, None));
             }
             "response.create" => self.create_response(event["response"].take()).await?,
             "response.cancel" => {

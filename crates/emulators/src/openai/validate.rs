@@ -122,6 +122,12 @@ static SESSION: &[Field] = &[
     may("include", Kind::Any),
 ];
 
+static TRANSCRIPTION: &[Field] = &[
+    must("type", Kind::OneOf(&["transcription"])),
+    may("audio", Kind::Object(&[may("input", Kind::Object(AUDIO_INPUT))])),
+    may("include", Kind::Any),
+];
+
 const AUDIO: &[Field] = &[may("input", Kind::Object(AUDIO_INPUT)), may("output", Kind::Object(AUDIO_OUTPUT))];
 
 const AUDIO_INPUT: &[Field] = &[
@@ -330,7 +336,8 @@ fn array<'a>(value: &'a Value, path: &str) -> Result<&'a Vec<Value>, ApiError> {
 fn session(value: &Value, path: &str) -> Checked {
     let fields = object(value, path)?;
     refuse_beta(fields, path)?;
-    check_fields(fields, SESSION, path)
+    let transcription = fields.get("type").is_some_and(|kind| kind == "transcription");
+    check_fields(fields, if transcription { TRANSCRIPTION } else { SESSION }, path)
 }
 
 fn response(value: &Value, path: &str) -> Checked {

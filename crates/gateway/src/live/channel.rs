@@ -82,6 +82,34 @@ impl Frames {
     }
 }
 
+/// Commands that wait until a vendor may be told anything.
+#[derive(Debug)]
+pub(super) struct Held<C>(VecDeque<C>);
+
+impl<C> Default for Held<C> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+impl<C> Held<C> {
+    /// Commands that may wait: ten seconds of audio in pieces of 20 ms, and more.
+    const MOST: usize = 1_024;
+
+    pub(super) fn push(&mut self, command: C) -> Result<(), Broken> {
+        if self.0.len() >= Self::MOST {
+            let message = format!("{} commands wait for it to be ready", Self::MOST);
+            return Err(Broken::Failed { fault: Fault::Busy, message });
+        }
+        self.0.push_back(command);
+        Ok(())
+    }
+
+    pub(super) fn take(&mut self) -> VecDeque<C> {
+        std::mem::take(&mut self.0)
+    }
+}
+
 /// What came instead of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Broken {

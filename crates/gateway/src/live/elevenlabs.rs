@@ -203,7 +203,7 @@ impl MultiContext {
                 let rest = context.tail.split_off(cut);
                 let words = std::mem::replace(&mut context.tail, rest.trim_start().to_owned());
                 if !words.trim().is_empty() {
-                    sent = words.chars().count() as u64;
+                    sent = words.trim_end().chars().count() as u64 + 1;
                     out.send(json!({"text": format!("{} ", words.trim_end()), "context_id": utterance.to_string()}));
                 }
             }
@@ -217,7 +217,7 @@ impl MultiContext {
         let mut sent = 0;
         if let Some(context) = self.context(utterance).filter(|context| !context.closed) {
             let tail = std::mem::take(&mut context.tail);
-            sent = tail.chars().count() as u64;
+            sent = tail.chars().count() as u64 + u64::from(!tail.is_empty());
             out.send(json!({"text": format!("{tail} "), "context_id": utterance.to_string(), "flush": true}));
         }
         self.characters += sent;

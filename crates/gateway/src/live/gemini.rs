@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::channel::{Broken, Dialect, Frame, Frames, Phase};
+use super::channel::{Broken, Dialect, Frame, Frames, Held, Phase};
 use super::openai::{ended, permitted};
 use super::session::{
     HistoryItem, Id, OutputEnding, Session, SessionCapabilities, SessionCommand, SessionEvent,
@@ -95,6 +95,8 @@ pub struct Bidi {
     setup: Value,
     input: Encoding,
     manual: bool,
+    /// The vendor takes nothing before it has confirmed the setup.
+    held: Held<SessionCommand>,
     ready: bool,
     /// Turns of the model so far; each is an output with one part.
     outputs: u64,
@@ -225,6 +227,7 @@ impl Bidi {
             setup: setup(request, model),
             input: request.input,
             manual,
+            held: Held::default(),
             ready: false,
             outputs: 0,
             current: None,
@@ -326,6 +329,65 @@ impl Bidi {
         Ok(())
     }
 
+    fn tell(&mut self, command: SessionCommand, out: &mut Frames) -> Result<(), Broken> {
+        match command {
+            SessionCommand::Audio(payload) => {
+                let base64 = payload.base64().map_err(|error| Broken::Malformed(error.to_string()))?;
+                // The hot path: fifty a second and session, so by hand. Base64 needs no escaping.
+                let rate = self.input.rate();
+                let text = format!(
+                    r#"{{"realtimeInput":{{"audio":{{"mimeType":"audio/pcm;rate={rate}","data":"{base64}"}}}}}}"#
+                );
+                out.audio(text.into());
+            }
+            SessionCommand::Text(text) => {
+                self.asked = true;
+                out.send(json!({"realtimeInput": {"text": text}}));
+            }
+            SessionCommand::History(item) => out.send(self.turns(&history(&item), false)),
+            SessionCommand::ToolOutput { call_id, name, output } => {
+                let response = match serde_json::from_str::<Value>(&output) {
+                    Ok(Value::Object(fields)) => Value::Object(fields),
+                    Ok(other) => json!({"output": other}),
+                    Err(_) => json!({"output": output}),
+                };
+                // Who answers a call that was taken back is answered with an error.
+                let Some(index) = self.calls.iter().position(|id| *id == call_id) else { return Ok(()) };
+                self.calls.swap_remove(index);
+                self.asked = self.calls.is_empty();
+                let response = json!({"id": call_id, "name": name, "response": response});
+                out.send(json!({"toolResponse": {"functionResponses": [response]}}));
+            }
+            SessionCommand::Respond { instructions } => {
+                self.asked = true;
+                match instructions {
+                    Some(text) => {
+                        let turns = json!([{"role": "user", "parts": [{"text": text}]}]);
+                        out.send(self.turns(&turns, true));
+                    }
+                    None => out.send(json!({"clientContent": {"turnComplete": true}})),
+                }
+            }
+            SessionCommand::StartTurn if self.manual => {
+                out.send(json!({"realtimeInput": {"activityStart": {}}}))
+            }
+            SessionCommand::EndTurn if self.manual => {
+                self.asked = true;
+                out.send(json!({"realtimeInput": {"activityEnd": {}}}));
+            }
+            // The stream pauses: what was heard is a turn.
+            SessionCommand::EndTurn => out.send(json!({"realtimeInput": {"audioStreamEnd": true}})),
+            SessionCommand::StartTurn => {}
+            // Refused before they came here.
+            SessionCommand::Aside { .. }
+            | SessionCommand::Truncate { .. }
+            | SessionCommand::Cancel
+            | SessionCommand::ClearInput
+            | SessionCommand::Instructions(_) => {}
+        }
+        Ok(())
+    }
+
     fn turns(&self, turns: &Value, complete: bool) -> Value {
         json!({"clientContent": {"turns": turns, "turnComplete": complete}})
     }
@@ -407,72 +469,22 @@ impl Dialect for Bidi {
         _: &mut VecDeque<SessionEvent>,
         out: &mut Frames,
     ) -> Result<(), Broken> {
-        match command {
-            SessionCommand::Audio(payload) => {
-                let base64 = payload.base64().map_err(|error| Broken::Malformed(error.to_string()))?;
-                // The hot path: fifty a second and session, so by hand. Base64 needs no escaping.
-                let rate = self.input.rate();
-                let text = format!(
-                    r#"{{"realtimeInput":{{"audio":{{"mimeType":"audio/pcm;rate={rate}","data":"{base64}"}}}}}}"#
-                );
-                out.audio(text.into());
-            }
-            SessionCommand::Text(text) => {
-                self.asked = true;
-                out.send(json!({"realtimeInput": {"text": text}}));
-            }
-            SessionCommand::History(item) => out.send(self.turns(&history(&item), false)),
-            SessionCommand::ToolOutput { call_id, name, output } => {
-                let response = match serde_json::from_str::<Value>(&output) {
-                    Ok(Value::Object(fields)) => Value::Object(fields),
-                    Ok(other) => json!({"output": other}),
-                    Err(_) => json!({"output": output}),
-                };
-                // Who answers a call that was taken back is answered with an error.
-                let Some(index) = self.calls.iter().position(|id| *id == call_id) else { return Ok(()) };
-                self.calls.swap_remove(index);
-                self.asked = self.calls.is_empty();
-                let response = json!({"id": call_id, "name": name, "response": response});
-                out.send(json!({"toolResponse": {"functionResponses": [response]}}));
-            }
-            SessionCommand::Respond { instructions } => {
-                self.asked = true;
-                match instructions {
-                    Some(text) => {
-                        let turns = json!([{"role": "user", "parts": [{"text": text}]}]);
-                        out.send(self.turns(&turns, true));
-                    }
-                    None => out.send(json!({"clientContent": {"turnComplete": true}})),
-                }
-            }
-            SessionCommand::StartTurn if self.manual => {
-                out.send(json!({"realtimeInput": {"activityStart": {}}}))
-            }
-            SessionCommand::EndTurn if self.manual => {
-                self.asked = true;
-                out.send(json!({"realtimeInput": {"activityEnd": {}}}));
-            }
-            // The stream pauses: what was heard is a turn.
-            SessionCommand::EndTurn => out.send(json!({"realtimeInput": {"audioStreamEnd": true}})),
-            SessionCommand::StartTurn => {}
-            SessionCommand::Aside { .. } => {
-                return Err(Broken::Unsupported("answer beside the conversation"));
-            }
-            SessionCommand::Truncate { .. } => return Err(Broken::Unsupported("forget what was not heard")),
-            SessionCommand::Cancel => return Err(Broken::Unsupported("be told to stop")),
-            SessionCommand::ClearInput => return Err(Broken::Unsupported("forget what it heard")),
-            SessionCommand::Instructions(_) => {
-                return Err(Broken::Unsupported("take other instructions later"));
-            }
+        match &command {
+            SessionCommand::Aside { .. } => Err(Broken::Unsupported("answer beside the conversation")),
+            SessionCommand::Truncate { .. } => Err(Broken::Unsupported("forget what was not heard")),
+            SessionCommand::Cancel => Err(Broken::Unsupported("be told to stop")),
+            SessionCommand::ClearInput => Err(Broken::Unsupported("forget what it heard")),
+            SessionCommand::Instructions(_) => Err(Broken::Unsupported("take other instructions later")),
+            _ if !self.ready => self.held.push(command),
+            _ => self.tell(command, out),
         }
-        Ok(())
     }
 
     fn frame(
         &mut self,
         frame: Frame,
         events: &mut VecDeque<SessionEvent>,
-        _: &mut Frames,
+        out: &mut Frames,
     ) -> Result<(), Broken> {
         // The vendor sends its JSON as binary messages.
         let text = match frame {
@@ -487,6 +499,7 @@ impl Dialect for Bidi {
         if let Some(complete) = message.setup_complete {
             self.ready = true;
             events.push_back(SessionEvent::Ready { id: complete.session_id, expires_at: None });
+            self.held.take().into_iter().try_for_each(|command| self.tell(command, out))?;
         }
         if let Some(counted) = message.usage_metadata {
             self.usage = Some(Usage {

@@ -27,6 +27,12 @@ use crate::error::{Error, Failure, Fault, Waiting};
 use crate::providers::Attempt;
 use crate::providers::wire::{Context as Who, Explain, fault_of, masked, retry_after};
 
+/// The WebSocket library logs whole upgrade requests, keys included, and close frames at low levels of `log`: these must
+/// be compiled out (see `log` in the workspace's manifest).
+const _: () = assert!(
+    !matches!(log::STATIC_MAX_LEVEL, log::LevelFilter::Trace | log::LevelFilter::Debug),
+    "the log of the WebSocket library would show keys"
+);
 /// Longest time to connect, TLS and upgrade included.
 const CONNECT: Duration = Duration::from_secs(10);
 /// Largest message that is read: vendors send audio in pieces far below it.

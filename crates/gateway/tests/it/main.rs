@@ -9,6 +9,7 @@ mod harness;
 mod jobs;
 mod keys;
 mod ledger;
+mod live;
 mod media;
 mod offline;
 mod quotas;

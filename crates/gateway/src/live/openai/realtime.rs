@@ -16,7 +16,7 @@ use crate::Error;
 use crate::chat::ToolCall;
 use crate::error::Fault;
 use crate::live::Payload;
-use crate::live::channel::{Broken, Dialect, Frame, Frames, Phase};
+use crate::live::channel::{Broken, Dialect, Frame, Frames, Held, Phase};
 use crate::live::session::{
     About, Id, OutputEnding, Session, SessionCapabilities, SessionCommand, SessionEvent, SessionRequest,
     SpeechToSpeech, TextState, Turns, VendorError,
@@ -44,6 +44,9 @@ pub struct Realtime {
     flavour: Flavour,
     id: Option<String>,
     expires_at: Option<SystemTime>,
+    /// Whether the vendor has greeted, before which it takes nothing.
+    greeted: bool,
+    held: Held<SessionCommand>,
     ready: bool,
     /// Events that we have named, and what those were that may still be refused.
     named: u64,
@@ -69,6 +72,8 @@ impl Realtime {
             flavour,
             id: None,
             expires_at: None,
+            greeted: false,
+            held: Held::default(),
             ready: false,
             named: 0,
             remembered: VecDeque::new(),
@@ -91,6 +96,57 @@ impl Realtime {
             self.remembered.pop_front();
         }
         self.named
+    }
+
+    /// The vendor has greeted: it is told what it should be, and what waited.
+    fn greet(&mut self, out: &mut Frames) -> Result<(), Broken> {
+        self.greeted = true;
+        let mut event = match self.flavour {
+            Flavour::OpenAi => configuration(&self.request),
+            Flavour::Xai => crate::live::xai::configuration(&self.request),
+        };
+        event["event_id"] = super::event_id(self.name(About::Configuration)).into();
+        out.send(event);
+        self.held.take().into_iter().try_for_each(|command| self.tell(command, out))
+    }
+
+    fn tell(&mut self, command: SessionCommand, out: &mut Frames) -> Result<(), Broken> {
+        let malformed = |_| Broken::Malformed("the audio is not base64".into());
+        match command {
+            SessionCommand::Audio(payload) => {
+                let base64 = payload.base64().map_err(malformed)?;
+                out.audio(Command::Append(&base64).to_json(0).into());
+            }
+            SessionCommand::Text(text) => {
+                self.write(&Command::Text(&text), About::Other, out);
+                self.ask(&Command::Respond, out);
+            }
+            SessionCommand::History(item) => self.write(&Command::History(&item), About::Other, out),
+            SessionCommand::ToolOutput { call_id, output, .. } => {
+                self.write(&Command::ToolOutput { call_id: &call_id, output: &output }, About::Other, out);
+            }
+            SessionCommand::Respond { instructions: None } => self.ask(&Command::Respond, out),
+            SessionCommand::Respond { instructions: Some(text) } => {
+                self.ask(&Command::RespondWith(&text), out);
+            }
+            SessionCommand::Aside { instructions } => self.ask(&Command::Summarise(&instructions), out),
+            SessionCommand::Truncate { part, heard_ms } => {
+                let truncate = Command::Truncate { item_id: &part, audio_end_ms: heard_ms };
+                self.write(&truncate, About::Truncate, out);
+            }
+            SessionCommand::Cancel => self.write(&Command::Cancel, About::Cancel, out),
+            // Turns begin with the audio.
+            SessionCommand::StartTurn => {}
+            SessionCommand::EndTurn => {
+                self.write(&Command::Commit, About::Other, out);
+                self.ask(&Command::Respond, out);
+            }
+            SessionCommand::ClearInput => self.write(&Command::Clear, About::Other, out),
+            SessionCommand::Instructions(text) => {
+                self.write(&Command::Instructions(&text), About::Configuration, out);
+            }
+        }
+        Ok(())
     }
 
     fn ask(&mut self, command: &Command<'_>, out: &mut Frames) {
@@ -239,14 +295,7 @@ impl Dialect for Realtime {
     type Command = SessionCommand;
     type Event = SessionEvent;
 
-    fn open(&mut self, _: &mut VecDeque<SessionEvent>, out: &mut Frames) {
-        let mut event = match self.flavour {
-            Flavour::OpenAi => configuration(&self.request),
-            Flavour::Xai => crate::live::xai::configuration(&self.request),
-        };
-        event["event_id"] = super::event_id(self.name(About::Configuration)).into();
-        out.send(event);
-    }
+    fn open(&mut self, _: &mut VecDeque<SessionEvent>, _: &mut Frames) {}
 
     fn command(
         &mut self,
@@ -254,49 +303,23 @@ impl Dialect for Realtime {
         _: &mut VecDeque<SessionEvent>,
         out: &mut Frames,
     ) -> Result<(), Broken> {
-        let malformed = |_| Broken::Malformed("the audio is not base64".into());
-        match command {
-            SessionCommand::Audio(payload) => {
-                let base64 = payload.base64().map_err(malformed)?;
-                out.audio(Command::Append(&base64).to_json(0).into());
+        match &command {
+            SessionCommand::Truncate { .. } if self.flavour == Flavour::Xai => {
+                Err(Broken::Unsupported("forget what was not heard"))
             }
-            SessionCommand::Text(text) => {
-                self.write(&Command::Text(&text), About::Other, out);
-                self.ask(&Command::Respond, out);
+            SessionCommand::Aside { .. } if self.flavour == Flavour::Xai => {
+                Err(Broken::Unsupported("answer beside the conversation"))
             }
-            SessionCommand::History(item) => self.write(&Command::History(&item), About::Other, out),
-            SessionCommand::ToolOutput { call_id, output, .. } => {
-                self.write(&Command::ToolOutput { call_id: &call_id, output: &output }, About::Other, out);
-            }
-            SessionCommand::Respond { instructions: None } => self.ask(&Command::Respond, out),
-            SessionCommand::Respond { instructions: Some(text) } => {
-                self.ask(&Command::RespondWith(&text), out);
-            }
-            SessionCommand::Aside { instructions } => self.ask(&Command::Summarise(&instructions), out),
-            SessionCommand::Truncate { part, heard_ms } => {
-                let truncate = Command::Truncate { item_id: &part, audio_end_ms: heard_ms };
-                self.write(&truncate, About::Truncate, out);
-            }
-            SessionCommand::Cancel => self.write(&Command::Cancel, About::Cancel, out),
-            // Turns begin with the audio.
-            SessionCommand::StartTurn => {}
-            SessionCommand::EndTurn => {
-                self.write(&Command::Commit, About::Other, out);
-                self.ask(&Command::Respond, out);
-            }
-            SessionCommand::ClearInput => self.write(&Command::Clear, About::Other, out),
-            SessionCommand::Instructions(text) => {
-                self.write(&Command::Instructions(&text), About::Configuration, out);
-            }
+            _ if !self.greeted => self.held.push(command),
+            _ => self.tell(command, out),
         }
-        Ok(())
     }
 
     fn frame(
         &mut self,
         frame: Frame,
         events: &mut VecDeque<SessionEvent>,
-        _: &mut Frames,
+        out: &mut Frames,
     ) -> Result<(), Broken> {
         let Frame::Text(text) = frame else {
             return Err(Broken::Malformed("a binary message, which this protocol does not have".into()));
@@ -304,7 +327,14 @@ impl Dialect for Realtime {
         let text = Bytes::from(text);
         let borrowed = std::str::from_utf8(&text).map_err(|error| Broken::Malformed(error.to_string()))?;
         let event = parse(borrowed).map_err(|error| Broken::Malformed(error.to_string()))?;
-        self.event(event, &text, events)
+        // xAI may name the conversation only.
+        let greeting = matches!(event, ServerEvent::SessionCreated { .. })
+            || (self.flavour == Flavour::Xai && matches!(event, ServerEvent::Ignored));
+        self.event(event, &text, events)?;
+        if greeting && !self.greeted {
+            self.greet(out)?;
+        }
+        Ok(())
     }
 
     fn closed(

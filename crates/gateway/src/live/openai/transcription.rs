@@ -10,7 +10,7 @@ use super::events::{ServerEvent, parse};
 use super::realtime::{OpenAiLive, bearer, ended};
 use crate::Error;
 use crate::error::Fault;
-use crate::live::channel::{Broken, Dialect, Frame, Frames, Phase};
+use crate::live::channel::{Broken, Dialect, Frame, Frames, Held, Phase};
 use crate::live::listening::{
     Heard, Listening, ListeningCapabilities, ListeningCommand, ListeningEvent, ListeningRequest, SpeechToText,
 };
@@ -29,6 +29,9 @@ pub struct Transcriber {
     request: ListeningRequest,
     model: String,
     id: Option<String>,
+    /// Whether the vendor has greeted, before which it takes nothing.
+    greeted: bool,
+    held: Held<ListeningCommand>,
     ready: bool,
     next_turn: u64,
     /// Turns that began and whose words are not complete, in order: the vendor's name, and the words so far.
@@ -55,6 +58,8 @@ impl Transcriber {
             request: request.clone(),
             model: model.to_owned(),
             id: None,
+            greeted: false,
+            held: Held::default(),
             ready: false,
             next_turn: 0,
             open: VecDeque::new(),
@@ -83,6 +88,23 @@ impl Transcriber {
                     "silence_duration_ms": silence},
             }},
         }})
+    }
+
+    fn tell(&mut self, command: ListeningCommand, out: &mut Frames) -> Result<(), Broken> {
+        match command {
+            ListeningCommand::Audio(bytes) => {
+                self.bytes += bytes.len();
+                let payload = Payload::Raw(bytes);
+                let base64 = payload.base64().map_err(|error| Broken::Malformed(error.to_string()))?;
+                out.audio(Command::Append(&base64).to_json(0).into());
+            }
+            ListeningCommand::EndTurn => self.commit(out),
+            ListeningCommand::Finish => {
+                self.finishing = true;
+                self.commit(out);
+            }
+        }
+        Ok(())
     }
 
     fn turn(&mut self, item: &str) -> Result<&mut Turn, Broken> {
@@ -168,9 +190,7 @@ impl Dialect for Transcriber {
     type Command = ListeningCommand;
     type Event = ListeningEvent;
 
-    fn open(&mut self, _: &mut VecDeque<ListeningEvent>, out: &mut Frames) {
-        out.send(self.configuration());
-    }
+    fn open(&mut self, _: &mut VecDeque<ListeningEvent>, _: &mut Frames) {}
 
     fn command(
         &mut self,
@@ -178,20 +198,10 @@ impl Dialect for Transcriber {
         _: &mut VecDeque<ListeningEvent>,
         out: &mut Frames,
     ) -> Result<(), Broken> {
-        match command {
-            ListeningCommand::Audio(bytes) => {
-                self.bytes += bytes.len();
-                let payload = Payload::Raw(bytes);
-                let base64 = payload.base64().map_err(|error| Broken::Malformed(error.to_string()))?;
-                out.audio(Command::Append(&base64).to_json(0).into());
-            }
-            ListeningCommand::EndTurn => self.commit(out),
-            ListeningCommand::Finish => {
-                self.finishing = true;
-                self.commit(out);
-            }
+        if !self.greeted {
+            return self.held.push(command);
         }
-        Ok(())
+        self.tell(command, out)
     }
 
     fn frame(
@@ -206,7 +216,9 @@ impl Dialect for Transcriber {
         let event = parse(&text).map_err(|error| Broken::Malformed(error.to_string()))?;
         if matches!(event, ServerEvent::SessionCreated { .. }) {
             self.id = serde_json::from_str::<Value>(&text)?["session"]["id"].as_str().map(str::to_owned);
-            return Ok(());
+            self.greeted = true;
+            out.send(self.configuration());
+            return self.held.take().into_iter().try_for_each(|command| self.tell(command, out));
         }
         self.event(event, events)?;
         self.close_if_done(out);

@@ -1,0 +1,8 @@
+//! Adapters for speech as it happens, against strict emulators and with real speech.
+
+mod harness;
+mod listening;
+mod misfortunes;
+mod secrets;
+mod sessions;
+mod speaking;
