@@ -77,6 +77,9 @@ pub struct TaskSettings {
     pub attempts: u32,
     /// Whether an answer may begin anew with another model after parts of it were handed on.
     pub restart: bool,
+    /// When the first model has not answered after this time, the next one is asked as well, and who is first serves:
+    /// faster, and dearer. Unset: never.
+    pub hedge: Option<Duration>,
     /// How long an answer may be given again to the same request; zero: never.
     pub cache: Duration,
     /// Whether it may be given to others too: their requests hold nothing personal.
@@ -154,6 +157,7 @@ struct WrittenTask {
     attempts: Option<u32>,
     #[serde(default)]
     restart: bool,
+    hedge_ms: Option<u64>,
     #[serde(default)]
     cache_seconds: u64,
     #[serde(default)]
@@ -366,6 +370,7 @@ impl Configuration {
             idle: time(written.idle_ms, Duration::from_secs(30)),
             attempts: written.attempts.unwrap_or(2),
             restart: written.restart,
+            hedge: written.hedge_ms.map(Duration::from_millis),
             cache: Duration::from_secs(written.cache_seconds),
             cache_public: written.cache_public,
             api: written.api,
@@ -382,6 +387,12 @@ impl Configuration {
         }
         if settings.deadline.is_zero() || settings.deadline > MOST_DEADLINE {
             return Err(format!("tasks.{name}: `deadline_ms` must be between 1 and 3600000"));
+        }
+        if settings.hedge.is_some() && settings.models.len() < 2 {
+            return Err(format!("tasks.{name}: `hedge_ms` needs a second model to ask"));
+        }
+        if settings.hedge.is_some_and(|hedge| hedge.is_zero() || hedge >= settings.deadline) {
+            return Err(format!("tasks.{name}: `hedge_ms` must be at least 1 and less than the deadline"));
         }
         if !(1..=5).contains(&settings.attempts) {
             return Err(format!("tasks.{name}: `attempts` must be between 1 and 5"));
@@ -467,6 +478,7 @@ mod tests {
     #[case("[tasks.t]\nmodality = \"chat\"\nmodels = [\"deepgram/nova-3\"]", "cannot serve chat")]
     #[case("[tasks.t]\nmodality = \"chat\"\nmodels = [\"offline/rules\"]\nattempts = 9", "between 1 and 5")]
     #[case("[tasks.t]\nmodality = \"chat\"\nmodels = [\"offline/rules\"]\nretries = 9", "unknown field")]
+    #[case("[tasks.t]\nmodality = \"chat\"\nmodels = [\"offline/rules\"]\nhedge_ms = 9", "second model")]
     fn mistakes_say_what_to_do(#[case] text: &str, #[case] expected: &str) {
         let mistakes = Configuration::parse(text).unwrap_err().to_string();
         assert!(mistakes.contains(expected), "{mistakes}");

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::adapters::Adapter;
+use super::hedging::PREPARATION;
 use super::lanes::{NoPlace, Place};
 use super::retry::{Next, Situation, next};
 use super::{Call, Inner};
@@ -171,7 +172,6 @@ impl Chain {
         place: Place,
     ) -> Hop {
         let named = key.as_ref().and_then(ApiKey::base_url).cloned();
-        let base = self.call.idempotency_key.clone().unwrap_or_else(|| self.id.to_string());
         let attempt = Attempt {
             provider: model.provider.clone(),
             model: Arc::clone(&model.model),
@@ -180,8 +180,7 @@ impl Chain {
             deadline: self.deadline,
             first_byte: self.settings.first_byte,
             idle: self.settings.idle,
-            // Another model's answer is another operation.
-            idempotency_key: format!("{base}-{}", self.index),
+            idempotency_key: self.idempotency_key(self.index),
             key,
         };
         let own_key = attempt.key.as_ref().is_some_and(ApiKey::is_own);
@@ -222,6 +221,39 @@ impl Chain {
                 Err(self.exhausted())
             }
         }
+    }
+
+    /// After how long the next model is asked as well; `None`: never.
+    pub(super) fn hedge(&self) -> Option<Duration> {
+        self.settings.hedge.filter(|_| self.index + 1 < self.settings.models.len())
+    }
+
+    /// A model after this one that can be asked at once; the chain stays where it is.
+    pub(super) async fn beside(&self) -> Option<(usize, Hop)> {
+        for (index, model) in self.settings.models.iter().enumerate().skip(self.index + 1) {
+            let prepared = tokio::time::timeout(PREPARATION, self.prepare(model)).await;
+            if let Ok(Ok(Ok(mut hop))) = prepared {
+                hop.attempt.idempotency_key = self.idempotency_key(index);
+                return Some((index, hop));
+            }
+        }
+        None
+    }
+
+    /// A model that was asked beside the one whose turn it was is faster.
+    pub(super) fn switch(&mut self, to: usize, fault: Option<Fault>) {
+        let fault = fault.unwrap_or(Fault::TimedOut(Waiting::Answer));
+        if let Some(model) = self.settings.models.get(self.index) {
+            self.tried.push(Tried { model: model.clone(), fault, requests: self.requests });
+        }
+        self.index = to;
+        self.requests = 1;
+    }
+
+    /// Another model's answer is another operation.
+    fn idempotency_key(&self, index: usize) -> String {
+        let base = self.call.idempotency_key.clone().unwrap_or_else(|| self.id.to_string());
+        format!("{base}-{index}")
     }
 
     /// On to the next model.

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use uuid::Uuid;
 
 use super::chain::{Chain, Hop};
 use super::guarding::said;
+use super::hedging::race;
 use super::meter::Meter;
 use super::repeating::{Before, kept};
+use super::serving::twice_if;
 use super::{Call, Gateway, Report, Served};
 use crate::chat::{ChatEvent, ChatRequest, ChatStream, Completion};
 use crate::error::{Error, Fault};
@@ -50,6 +53,7 @@ impl Gateway {
             estimated: true,
             ..Usage::default()
         };
+        let estimate = twice_if(chain.hedge().is_some(), estimate);
         let meter = Meter::start(Arc::clone(&self.inner), call, id, Modality::Chat, estimate).await?;
         let (quota, refused) = (meter.standing(), meter.refused());
         let mut chatting = Chatting {
@@ -61,6 +65,7 @@ impl Gateway {
             announced: false,
             asked,
             written: 0,
+            slower: Usage::default(),
             pending: None,
         };
         // Up to the first event that says something.
@@ -103,6 +108,36 @@ impl Gateway {
     }
 }
 
+/// Asks; with `hedged`, waits for the first content, because that is what the race is about.
+fn begin(
+    request: Arc<ChatRequest>,
+    hop: &Hop,
+    hedged: bool,
+) -> BoxFuture<'static, Result<ChatStream, Error>> {
+    let (adapter, attempt) = (hop.adapter.chat.clone(), hop.attempt.clone());
+    async move {
+        let Some(adapter) = adapter else {
+            let context = crate::providers::context(&attempt);
+            return Err(context.fail(Fault::Unsupported, "its adapter does not chat").into());
+        };
+        let mut stream = adapter.chat(&request, &attempt).await?;
+        if !hedged {
+            return Ok(stream);
+        }
+        let mut head = Vec::new();
+        while let Some(event) = stream.next().await {
+            let event = event?;
+            let content = event.is_content() || matches!(event, ChatEvent::Finished { .. });
+            head.push(Ok(event));
+            if content {
+                break;
+            }
+        }
+        Ok(ChatStream::new(stream::iter(head).chain(stream)))
+    }
+    .boxed()
+}
+
 struct Chatting {
     chain: Chain,
     meter: Meter,
@@ -115,6 +150,8 @@ struct Chatting {
     /// Estimates, for calls that end without the provider's count.
     asked: u64,
     written: u64,
+    /// What slower providers were asked for besides.
+    slower: Usage,
     /// Kept until content follows, so that models that fail before it leave no trace.
     pending: Option<ChatEvent>,
 }
@@ -165,13 +202,14 @@ impl Chatting {
                 Err(error) => return Some(Err(self.end(error).await)),
             };
             self.meter.asking(&hop);
-            let asked = match hop.adapter.chat.clone() {
-                Some(adapter) => adapter.chat(&self.request, &hop.attempt).await,
-                None => {
-                    let context = crate::providers::context(&hop.attempt);
-                    Err(context.fail(Fault::Unsupported, "its adapter does not chat").into())
-                }
-            };
+            let hedged = self.chain.hedge().is_some();
+            let request = Arc::clone(&self.request);
+            let ask = move |hop: &Hop| begin(Arc::clone(&request), hop, hedged);
+            let (asked, hop, second) = race(&mut self.chain, &hop, ask).await.settled(hop);
+            if second {
+                self.meter.asking(&hop);
+                self.slower += Usage { input_tokens: self.asked, estimated: true, ..Usage::default() };
+            }
             match asked {
                 Ok(stream) => {
                     self.current = Some((stream, hop));
@@ -205,6 +243,7 @@ impl Chatting {
             }
             ChatEvent::Finished { usage, .. } => {
                 self.meter.counted(*usage);
+                self.meter.consumed(self.slower);
                 if let Some((_, hop)) = self.current.take() {
                     hop.place.succeeded();
                 }
@@ -223,6 +262,7 @@ impl Chatting {
             self.delivered = true;
             // Counted as it comes, for callers that go away in the middle.
             self.meter.counted(self.estimate());
+            self.meter.consumed(self.slower);
         }
         Some(event)
     }

@@ -5,6 +5,7 @@ mod breaker;
 mod chain;
 mod chatting;
 mod guarding;
+mod hedging;
 mod lanes;
 mod meter;
 mod repeating;

@@ -7,6 +7,7 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use uuid::Uuid;
 
 use super::chain::{Chain, Hop, Lacks};
+use super::hedging::race;
 use super::lanes::Place;
 use super::meter::Meter;
 use super::{Call, Gateway, Report, Served};
@@ -165,6 +166,8 @@ impl Gateway {
             return invalid("there is nothing to say: send some text");
         }
         let id = Uuid::now_v7();
+        let request = Arc::new(request);
+        let mut slower = Usage::default();
         let characters = request.text.chars().count() as u64;
         let estimate = Usage { characters, estimated: true, ..Usage::default() };
         let mut chain = Chain::new(Arc::clone(&self.inner), call, id, Modality::Speech, any())?;
@@ -173,13 +176,20 @@ impl Gateway {
             Box::pin(self.admit(call, id, Modality::Speech, &settings, &request.text)).await?;
         }
         let inner = Arc::clone(&self.inner);
+        let estimate = twice_if(chain.hedge().is_some(), estimate);
         let mut meter = Meter::start(inner, call, id, Modality::Speech, estimate).await?;
         let quota = meter.standing();
         loop {
             let begun = match chain.next().await {
                 Ok(hop) => {
                     meter.asking(&hop);
-                    let begun = begin(&request, &hop).await;
+                    let request = Arc::clone(&request);
+                    let ask = move |hop: &Hop| begin(Arc::clone(&request), hop);
+                    let (begun, hop, hedged) = race(&mut chain, &hop, ask).await.settled(hop);
+                    if hedged {
+                        meter.asking(&hop);
+                        slower = Usage { characters, ..Usage::default() };
+                    }
                     (begun, hop)
                 }
                 Err(error) => {
@@ -192,9 +202,10 @@ impl Gateway {
                     meter.first_content();
                     // Providers charge for what they were sent, heard or not.
                     meter.consumed(Usage { characters, ..Usage::default() });
+                    meter.consumed(slower);
                     let tried = chain.tried().to_vec();
                     let report = Report { call: id, model: hop.model, tried, quota, cached: false };
-                    let value = metered(first, rest, hop.place, meter, report.clone());
+                    let value = metered(first, rest, hop.place, meter, report.clone(), slower);
                     return Ok(Served { value, report });
                 }
                 (Err(error), hop) => {
@@ -228,7 +239,8 @@ impl Gateway {
             let settings = chain.settings().clone();
             Box::pin(self.admit(call, id, modality, &settings, said)).await?;
         }
-        let mut meter = Meter::start(Arc::clone(&self.inner), call, id, modality, estimate).await?;
+        let reserved = twice_if(chain.hedge().is_some(), estimate);
+        let mut meter = Meter::start(Arc::clone(&self.inner), call, id, modality, reserved).await?;
         let quota = meter.standing();
         loop {
             let hop = match chain.next().await {
@@ -239,10 +251,17 @@ impl Gateway {
                 }
             };
             meter.asking(&hop);
-            match ask(&hop).await {
+            let (answer, hop, hedged) = race(&mut chain, &hop, &ask).await.settled(hop);
+            match answer {
                 Ok(value) => {
+                    meter.asking(&hop);
                     hop.place.succeeded();
-                    meter.counted(usage(&value));
+                    let mut consumed = usage(&value);
+                    if hedged {
+                        // The slower provider was asked, too.
+                        consumed += estimate;
+                    }
+                    meter.counted(consumed);
                     meter.finish(Outcome::Done, chain.tried(), None).await;
                     let tried = chain.tried().to_vec();
                     let report = Report { call: id, model: hop.model, tried, quota, cached: false };
@@ -259,14 +278,29 @@ impl Gateway {
     }
 }
 
-/// Waits for the first audio.
-async fn begin(request: &SpeechRequest, hop: &Hop) -> Result<(SpeechEvent, SpeechStream), Error> {
-    let adapter = hop.adapter.speech.clone().ok_or_else(|| unsupported(hop))?;
-    let mut stream = adapter.speak(request, &hop.attempt).await?;
-    match stream.next().await {
-        Some(event) => Ok((event?, stream)),
-        None => Err(crate::providers::context(&hop.attempt).fail(Fault::Interrupted, "no audio came").into()),
+/// What is reserved for a call that two providers may be asked for.
+pub(super) fn twice_if(hedged: bool, mut estimate: Usage) -> Usage {
+    if hedged {
+        estimate += estimate;
     }
+    estimate
+}
+
+/// Waits for the first audio.
+fn begin(
+    request: Arc<SpeechRequest>,
+    hop: &Hop,
+) -> BoxFuture<'static, Result<(SpeechEvent, SpeechStream), Error>> {
+    let adapter = hop.adapter.speech.clone().ok_or_else(|| unsupported(hop));
+    let attempt = hop.attempt.clone();
+    async move {
+        let mut stream = adapter?.speak(&request, &attempt).await?;
+        match stream.next().await {
+            Some(event) => Ok((event?, stream)),
+            None => Err(crate::providers::context(&attempt).fail(Fault::Interrupted, "no audio came").into()),
+        }
+    }
+    .boxed()
 }
 
 struct Speaking {
@@ -275,6 +309,8 @@ struct Speaking {
     place: Option<Place>,
     meter: Meter,
     report: Report,
+    /// What a slower provider was asked for besides.
+    slower: Usage,
 }
 
 fn metered(
@@ -283,9 +319,10 @@ fn metered(
     place: Place,
     meter: Meter,
     report: Report,
+    slower: Usage,
 ) -> SpeechStream {
     let format = rest.format();
-    let speaking = Speaking { first: Some(first), rest, place: Some(place), meter, report };
+    let speaking = Speaking { first: Some(first), rest, place: Some(place), meter, report, slower };
     SpeechStream::new(
         format,
         stream::unfold(Some(speaking), async |speaking| {
@@ -300,6 +337,7 @@ fn metered(
                         place.succeeded();
                     }
                     speaking.meter.counted(usage);
+                    speaking.meter.consumed(speaking.slower);
                     speaking.meter.finish(Outcome::Done, &speaking.report.tried, None).await;
                     Some((Ok(SpeechEvent::Finished(usage)), None))
                 }

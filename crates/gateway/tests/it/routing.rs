@@ -185,3 +185,52 @@ async fn places_are_limited_and_the_rest_waits() {
     );
     assert_eq!(soon(bench.book.entries(100)).await.len(), 100);
 }
+
+/// The first is slow and the second quick; both are the same emulator, which counts requests.
+async fn hedged(first: Duration, more: &str) -> (Bench, &'static str) {
+    let models = ["openai/gpt-5-mini", "anthropic/claude-haiku-5-5"];
+    let bench = Bench::new(Options::default(), &task(&models, &format!("attempts = 1\n{more}"))).await;
+    let slow = Trouble { delay: first, ..Trouble::default() };
+    bench.server.set_faults(Faults { sequence: vec![slow], rest: Trouble::default() });
+    (bench, "anthropic")
+}
+
+#[tokio::test]
+async fn a_slow_model_is_raced_by_the_next() {
+    let (bench, faster) = hedged(Duration::from_secs(15), "hedge_ms = 150").await;
+    let begun = Instant::now();
+    let served = soon(bench.gateway.complete(&call(), ChatRequest::new("", "hello"))).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(served.report.model.provider.as_str(), faster);
+    assert_eq!(served.value.text(), "You said: hello");
+    assert!(served.report.is_degraded());
+    // The slower one is freed at once, and what it was asked for is counted.
+    soon(bench.server.idle()).await;
+    let entries = soon(bench.book.entries(1)).await;
+    assert_eq!(entries[0].outcome, Outcome::Done);
+    assert!(entries[0].usage.estimated, "{:?}", entries[0].usage);
+    assert_eq!(entries[0].model.as_ref().unwrap().provider.as_str(), faster);
+}
+
+#[tokio::test]
+async fn a_quick_model_is_not_raced_and_hedging_is_off_by_default() {
+    let (bench, _) = hedged(Duration::ZERO, "hedge_ms = 2000").await;
+    let served = soon(bench.gateway.complete(&call(), ChatRequest::new("", "hello"))).await.unwrap();
+    assert_eq!(served.report.model.provider.as_str(), "openai");
+    assert_eq!(bench.server.records().len(), 1);
+    let (bench, _) = hedged(Duration::from_millis(600), "").await;
+    let served = soon(bench.gateway.complete(&call(), ChatRequest::new("", "hello"))).await.unwrap();
+    assert_eq!(served.report.model.provider.as_str(), "openai");
+    assert_eq!(bench.server.records().len(), 1);
+}
+
+#[tokio::test]
+async fn when_the_racing_model_fails_the_first_still_serves() {
+    let models = ["openai/gpt-5-mini", "anthropic/claude-haiku-5-5"];
+    let bench = Bench::new(Options::default(), &task(&models, "attempts = 1\nhedge_ms = 100")).await;
+    let slow = Trouble { delay: Duration::from_millis(700), ..Trouble::default() };
+    bench.server.set_faults(Faults { sequence: vec![slow, Trouble::status(500)], rest: Trouble::default() });
+    let served = soon(bench.gateway.complete(&call(), ChatRequest::new("", "hello"))).await.unwrap();
+    assert_eq!(served.report.model.provider.as_str(), "openai");
+    assert_eq!(bench.server.records().len(), 2);
+}

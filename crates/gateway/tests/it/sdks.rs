@@ -35,3 +35,29 @@ async fn official_sdks_work_unmodified() {
     assert!(output.status.success(), "{said}");
     assert_eq!(said.matches(": fine").count(), 4, "{said}");
 }
+
+#[tokio::test]
+async fn official_sdks_work_unmodified_over_sockets() {
+    // As in `cargo xtask setup`: beside what is built.
+    let program = std::env::current_exe().unwrap();
+    let target = program.ancestors().nth(3).unwrap();
+    let python = target.join("clients-python/bin/python");
+    assert!(python.exists(), "{} is missing: run `cargo xtask setup` first", python.display());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/clients/live_sdks.py");
+    let server = Server::start(Options { api_key: Some(KEY.into()), ..Options::default() }).await.unwrap();
+    let base = server.openai().as_str().trim_end_matches("/openai/v1").to_owned();
+    let run = Command::new(python)
+        .arg(script)
+        .env("LONGHOUSE_TEST_KEY", KEY)
+        .env("LONGHOUSE_TEST_MODELS_URL", base)
+        .env("NO_PROXY", "127.0.0.1")
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(Duration::from_secs(120), run).await.expect("the SDKs hang").unwrap();
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said.matches(": fine").count(), 4, "{said}");
+}

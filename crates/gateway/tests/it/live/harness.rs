@@ -66,8 +66,14 @@ impl Desk {
     }
 
     pub(super) async fn with(live: LiveOptions) -> Self {
-        let server =
-            Server::start(Options { api_key: Some(KEY.into()), live, ..Options::default() }).await.unwrap();
+        let realtime = longhouse_emulators::openai::Options {
+            first_audio_latency: live.latency,
+            delta_gap: live.gap,
+            transcription_delay: live.latency,
+            ..longhouse_emulators::openai::Options::default()
+        };
+        let options = Options { api_key: Some(KEY.into()), live, realtime, ..Options::default() };
+        let server = Server::start(options).await.unwrap();
         Self {
             server,
             dialer: Dialer::new(),
