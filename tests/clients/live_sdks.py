@@ -74,7 +74,7 @@ async def openai_realtime():
 
 
 async def gemini_live():
-    client = genai.Client(api_key=KEY, http_options={"base_url": f"{BASE}/gemini"})
+    client = genai.Client(api_key=KEY, http_options={"base_url": os.environ["LONGHOUSE_TEST_GEMINI_URL"]})
     weather = types.FunctionDeclaration(
         name="weather", description="Tells the weather.", parameters_json_schema={"type": "object", "properties": {}}
     )

@@ -240,6 +240,7 @@ impl Configuration {
                 idle_ms: None,
                 attempts: None,
                 restart: false,
+                hedge_ms: None,
                 cache_seconds: 0,
                 cache_public: false,
                 api: true,
