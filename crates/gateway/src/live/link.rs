@@ -28,8 +28,8 @@ pub trait Channel<C, E>: Send {
     /// Audio that was dropped because the other side did not take it, in messages.
     fn shed(&self) -> u64;
 
-    /// Sends what is queued and says goodbye, within `limit`.
-    async fn close(self: Box<Self>, limit: Duration);
+    /// Sends what is queued and says goodbye, within `limit`. Nothing is sent or read afterwards.
+    async fn close(&mut self, limit: Duration);
 }
 
 /// A live channel of commands `C` and events `E`.
@@ -78,7 +78,12 @@ impl<C, E> Live<C, E> {
     }
 
     /// Sends what is queued and says goodbye, within `limit`. Events that still come are lost.
-    pub async fn close(self, limit: Duration) {
+    pub async fn close(mut self, limit: Duration) {
+        self.channel.close(limit).await;
+    }
+
+    /// As [`Live::close`], for those who hold it.
+    pub(crate) async fn goodbye(&mut self, limit: Duration) {
         self.channel.close(limit).await;
     }
 }

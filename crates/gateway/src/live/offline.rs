@@ -295,7 +295,10 @@ impl Channel<SpeakingCommand, SpeakingEvent> for Sentences {
         0
     }
 
-    async fn close(self: Box<Self>, _: Duration) {}
+    async fn close(&mut self, _: Duration) {
+        self.over = true;
+        self.speaking = None;
+    }
 }
 
 #[cfg(test)]

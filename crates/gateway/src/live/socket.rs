@@ -535,7 +535,7 @@ impl<D: Dialect> Channel<D::Command, D::Event> for SocketChannel<D> {
         self.shed
     }
 
-    async fn close(mut self: Box<Self>, limit: Duration) {
+    async fn close(&mut self, limit: Duration) {
         let goodbye = async {
             if self.end.is_some() {
                 return;

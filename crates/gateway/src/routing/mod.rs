@@ -7,6 +7,7 @@ mod chatting;
 mod guarding;
 mod hedging;
 mod lanes;
+mod live;
 mod meter;
 mod repeating;
 mod retry;
@@ -31,6 +32,7 @@ use crate::configuration::Configuration;
 use crate::error::{Error, Failure, Fault, Tried};
 use crate::keys::{ApiKey, KeySource, Owner};
 use crate::ledger::Ledger;
+use crate::live::Dialer;
 use crate::model::{ModelRef, ProviderName, Task};
 use crate::providers::{Attempt, Wire};
 use crate::quotas::{Quotas, Standing};
@@ -149,7 +151,8 @@ impl Gateway {
         for warning in configuration.warnings() {
             tracing::warn!("{warning}");
         }
-        let adapters = Protocol::ALL.into_iter().map(|p| (p, Adapter::of(p, &wire))).collect();
+        let dialer = Dialer::new();
+        let adapters = Protocol::ALL.into_iter().map(|p| (p, Adapter::of(p, &wire, &dialer))).collect();
         let inner = Inner {
             configuration,
             adapters,

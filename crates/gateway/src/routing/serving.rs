@@ -33,7 +33,7 @@ fn invalid<T>(message: &str) -> Result<T, Error> {
 }
 
 /// An adapter that lacks what its capability table promises.
-fn unsupported(hop: &Hop) -> Error {
+pub(super) fn unsupported(hop: &Hop) -> Error {
     let context = crate::providers::context(&hop.attempt);
     context.fail(Fault::Unsupported, "its adapter lacks this").into()
 }

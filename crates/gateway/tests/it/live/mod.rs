@@ -3,6 +3,7 @@
 mod harness;
 mod listening;
 mod misfortunes;
+mod routed;
 mod secrets;
 mod sessions;
 mod speaking;
