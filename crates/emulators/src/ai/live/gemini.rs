@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -16,8 +16,14 @@ use crate::ai::reply::{id, tokens};
 use crate::ai::shape::{Field, Kind, object};
 use crate::speech::VadEvent;
 
-pub(super) const PATH: &str =
-    "/gemini/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent";
+/// Whether a path is this service's, of any version of the interface.
+pub(super) fn is_path(path: &str) -> bool {
+    let version = path
+        .strip_prefix("/gemini/ws/google.ai.generativelanguage.")
+        .and_then(|rest| rest.strip_suffix(".GenerativeService.BidiGenerateContent"));
+    version.is_some_and(|version| matches!(version, "v1" | "v1beta" | "v1alpha"))
+}
+
 /// The life of a connection, in seconds, and how long before its end the vendor says so.
 const LIFE: f64 = 600.0;
 const WARNING: f64 = 60.0;
@@ -237,7 +243,9 @@ impl State {
             self.rate = rate;
             self.ears = Ears::new(Format::Pcm(rate), &[500]);
         }
-        let bytes = STANDARD.decode(blob["data"].as_str().unwrap_or_default());
+        let data = blob["data"].as_str().unwrap_or_default();
+        // Both alphabets, as Google's JSON of bytes has it.
+        let bytes = STANDARD.decode(data).or_else(|_| URL_SAFE.decode(data));
         let bytes = bytes.map_err(|_| unknown("realtime_input.audio.data", "Base64 decoding failed"))?;
         let noticed = self.ears.notice(&bytes);
         for event in &noticed.turns {
@@ -266,7 +274,7 @@ impl State {
             return Err(unknown("", "exactly one message type must be set"));
         };
         match name.as_str() {
-            "realtimeInput" | "realtime_input" => {
+            "realtimeInput" => {
                 check(body, "realtime_input", REALTIME)?;
                 if !body["audio"].is_null() {
                     self.audio(&body["audio"], line).await?;
@@ -290,7 +298,7 @@ impl State {
                     self.end_turn(line).await;
                 }
             }
-            "clientContent" | "client_content" => {
+            "clientContent" => {
                 let fields: &[Field] = &[("turns", Kind::List, false), ("turnComplete", Kind::Flag, false)];
                 object(body, "client_content", fields)
                     .map_err(|problem| unknown(&problem.path, &format!("{:?}", problem.what)))?;
@@ -308,7 +316,7 @@ impl State {
                     self.respond(line).await;
                 }
             }
-            "toolResponse" | "tool_response" => {
+            "toolResponse" => {
                 for response in body["functionResponses"].as_array().into_iter().flatten() {
                     let Some(index) = self.calls.iter().position(|call| call["id"] == response["id"]) else {
                         return Err("Request contains an invalid argument: no such function call.".into());
@@ -351,7 +359,7 @@ pub(super) async fn serve(line: &mut Line, asked: &Asked) {
         line.complain("wrong key");
         return line.close(1007, "API key not valid. Please pass a valid API key.").await;
     }
-    let first: Value = serde_json::from_str(&first).unwrap_or_default();
+    let first = camel(serde_json::from_str(&first).unwrap_or_default());
     let setup = first["setup"].clone();
     let judged = if setup.is_object() {
         judge(&setup)
@@ -392,7 +400,7 @@ pub(super) async fn serve(line: &mut Line, asked: &Asked) {
             }
             Next::Binary(_) => {}
             Next::Text(text) => {
-                let message: Value = serde_json::from_str(&text).unwrap_or_default();
+                let message = camel(serde_json::from_str(&text).unwrap_or_default());
                 if state.out.is_empty() {
                     at = now + line.options().latency;
                 }
@@ -402,6 +410,29 @@ pub(super) async fn serve(line: &mut Line, asked: &Asked) {
                 }
             }
         }
+    }
+}
+
+/// Names of fields may be written in both ways; what is inside of schemas, arguments and answers is their author's.
+fn camel(value: Value) -> Value {
+    match value {
+        Value::Array(items) => items.into_iter().map(camel).collect(),
+        Value::Object(fields) => {
+            let field = |(name, value): (String, Value)| {
+                let mut parts = name.split('_');
+                let mut whole = parts.next().unwrap_or_default().to_owned();
+                for part in parts {
+                    let mut characters = part.chars();
+                    whole.extend(characters.next().map(|c| c.to_ascii_uppercase()));
+                    whole.extend(characters);
+                }
+                let theirs =
+                    matches!(whole.as_str(), "parameters" | "parametersJsonSchema" | "args" | "response");
+                (whole, if theirs { value } else { camel(value) })
+            };
+            Value::Object(fields.into_iter().map(field).collect())
+        }
+        other => other,
     }
 }
 

@@ -278,7 +278,7 @@ fn vendor(asked: &Asked) -> Result<Vendor, Refusal> {
         path if path.starts_with("/elevenlabs/v1/text-to-speech/") => {
             Vendor::ElevenLabs(elevenlabs::admit(asked)?)
         }
-        gemini::PATH => Vendor::Gemini,
+        path if gemini::is_path(path) => Vendor::Gemini,
         "/openai/v1/realtime" => Vendor::OpenAi,
         "/xai/v1/realtime" => Vendor::Xai,
         _ => return Err((404, json!({"error": {"message": "no socket is served at this path"}}))),
