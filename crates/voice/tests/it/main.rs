@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test, also in the tests' own functions
 
 mod audio;
+mod conversation;
 mod host;
 mod sockets;
