@@ -369,7 +369,7 @@ impl Bidi {
                 }
             }
             SessionCommand::StartTurn if self.manual => {
-                out.send(json!({"realtimeInput": {"activityStart": {}}}))
+                out.send(json!({"realtimeInput": {"activityStart": {}}}));
             }
             SessionCommand::EndTurn if self.manual => {
                 self.asked = true;

@@ -119,9 +119,8 @@ impl Step {
 
 /// The length of the first whole sentence: its end is known when something follows.
 fn sentence(text: &str) -> Option<usize> {
-    let mut characters = text.char_indices().peekable();
     let mut ended = false;
-    while let Some((at, c)) = characters.next() {
+    for (at, c) in text.char_indices() {
         if c == '\n' || (ended && c.is_whitespace()) {
             return Some(at + c.len_utf8());
         }

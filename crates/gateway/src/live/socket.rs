@@ -162,7 +162,7 @@ impl Dialer {
         match client_async_tls_with_config(request, stream, Some(config), Some(connector)).await {
             Ok((socket, _)) => Ok(socket),
             Err(tungstenite::Error::Http(response)) => {
-                let secret = attempt.key.as_ref().map(|key| key.expose());
+                let secret = attempt.key.as_ref().map(crate::keys::ApiKey::expose);
                 Err(refusal(who, response.status(), response.headers(), response.body(), secret, explain)
                     .into())
             }
@@ -335,7 +335,7 @@ impl<D: Dialect> SocketChannel<D> {
     fn poll_write(&mut self, context: &mut Context<'_>) {
         let mut socket = Pin::new(&mut self.socket);
         let mut broken = false;
-        while !broken && !(self.queue.is_empty() && !self.ping_due) {
+        while !broken && (self.ping_due || !self.queue.is_empty()) {
             match socket.as_mut().poll_ready(context) {
                 Poll::Pending => return,
                 Poll::Ready(Err(_)) => broken = true,

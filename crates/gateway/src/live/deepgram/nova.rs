@@ -146,9 +146,8 @@ impl Nova {
                 });
             }
         }
-        if results.from_finalize && std::mem::take(&mut self.forced) {
-            self.end_turn(events);
-        } else if results.is_final && results.speech_final && !self.text.is_empty() {
+        let forced = results.from_finalize && std::mem::take(&mut self.forced);
+        if forced || (results.is_final && results.speech_final && !self.text.is_empty()) {
             self.end_turn(events);
         }
     }
